@@ -1,0 +1,13 @@
+"""The helper package of the course Training Deep Networks Well.
+
+Read it from the ground up; a floor imports only the floors below it:
+
+0. `datasets`, `runtime`: loading and splitting; seeds, profile, device, versions
+1. `layers`: the layers that Keras does not have
+2. `models`: the networks that the chapters share
+3. `training`: `fit`, Keras's fit made fast, with a tidy history
+4. `experiments`: many runs over seeds, in parallel
+5. `claims`, `figures`: checked sentences; the course's plots
+"""
+
+__version__ = "0.1.0"

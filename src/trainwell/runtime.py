@@ -1,0 +1,82 @@
+"""Where and how a page runs: profile, sizes, seeds, device and versions.
+
+Two profiles run the same code. `full` (the default) is what the book publishes; `quick`
+uses less data, fewer epochs and fewer seeds, for previews and tests. Set it with the
+environment variable `TRAINWELL_PROFILE`. No page asks which profile it is in: it asks
+for its sizes here.
+"""
+
+import os
+import platform
+from importlib import metadata
+from typing import Literal
+
+Profile = Literal["full", "quick"]
+
+# What the quick profile grants at most.
+QUICK_SEEDS = 2
+QUICK_EPOCHS = 2
+QUICK_EXAMPLES = 1_000
+
+
+def profile() -> Profile:
+    """Return the profile in force, from `TRAINWELL_PROFILE`.
+
+    Raises:
+        ValueError: If the variable holds anything but `full` or `quick`.
+    """
+    name = os.environ.get("TRAINWELL_PROFILE") or "full"
+    if name == "full":
+        return "full"
+    if name == "quick":
+        return "quick"
+    raise ValueError(f"TRAINWELL_PROFILE must be 'full' or 'quick', got {name!r}.")
+
+
+def seeds(count: int) -> list[int]:
+    """Return the seeds 0 to `count` - 1; in the quick profile, the first two."""
+    return list(range(_at_most(count, QUICK_SEEDS, "count")))
+
+
+def epochs(count: int) -> int:
+    """Return how many epochs to train: `count`; in the quick profile, at most two."""
+    return _at_most(count, QUICK_EPOCHS, "count")
+
+
+def examples(count: int) -> int:
+    """Return how many examples to use: `count`; in the quick profile, at most 1,000."""
+    return _at_most(count, QUICK_EXAMPLES, "count")
+
+
+def device() -> str:
+    """Return the device that Keras computes on, in words: `CPU`, or the GPU's name."""
+    import keras
+
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        for gpu in tf.config.list_physical_devices("GPU"):
+            return str(tf.config.experimental.get_device_details(gpu).get("device_name", "GPU"))
+    elif backend == "jax":
+        import jax
+
+        first = jax.devices()[0]
+        if first.platform != "cpu":
+            return str(first.device_kind)
+    return "CPU"
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that decide a run's numbers, by name."""
+    import keras
+
+    backend = keras.backend.backend()
+    names = ["keras", backend, "numpy", "pandas", "scikit-learn"]
+    return {"python": platform.python_version(), **{n: metadata.version(n) for n in names}}
+
+
+def _at_most(count: int, quick: int, name: str) -> int:
+    if count < 1:
+        raise ValueError(f"{name} must be at least 1, got {count}.")
+    return count if profile() == "full" else min(count, quick)
