@@ -1,14 +1,9 @@
 """The prose lint finds what it is for, and passes what is right."""
 
-import sys
 from pathlib import Path
 
+import prose
 import pytest
-
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tools"))
-
-import prose  # noqa: E402
 
 CELL = "```{code-cell} python3\n:tags: [hide-input]\nglue('gap', 0.31)\n```\n"
 

@@ -40,8 +40,11 @@ CELL_TIMEOUT_SECONDS = 20 * 60
 def pages() -> list[str]:
     """Return the names of the pages in the table of contents, in reading order."""
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
-    chapters = [chapter for part in toc["parts"] for chapter in part["chapters"]]
-    return [toc["root"], *(chapter["file"] for chapter in chapters)]
+    names = [toc["root"]]
+    for part in toc["parts"]:
+        for chapter in part["chapters"]:
+            names += [chapter["file"], *(s["file"] for s in chapter.get("sections", []))]
+    return names
 
 
 def environment_key() -> str:

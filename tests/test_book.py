@@ -1,0 +1,104 @@
+"""`make book`: what it executes, what it leaves alone, and how it stops."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import book
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+HEADER = "---\nfile_format: mystnb\nkernelspec:\n  name: python3\n  display_name: Python 3\n---\n\n"
+PAGE = HEADER + "# A page\n\nText.\n\n```{code-cell} python3\nprint(6 * 7)\n```\n"
+CLAIM = """
+```{code-cell} python3
+import pandas as pd
+from trainwell.claims import claim, difference
+a, b = pd.Series([2.0, 2.1, 2.2]), pd.Series([1.0, 1.1, 1.2])
+claim("Twos are more than ones.", difference(higher=a, lower=b))
+```
+"""
+
+
+@pytest.fixture
+def course(tmp_path: Path) -> Path:
+    """A book of one page, built as this one is."""
+    for name in ["tools", "_ext", "_static", "_extra", "src"]:
+        shutil.copytree(ROOT / name, tmp_path / name)
+    for name in ["_config.yml", "references.bib", "requirements.lock"]:
+        shutil.copy(ROOT / name, tmp_path)
+    toc = "format: jb-book\nroot: intro\nparts:\n- caption: A\n  chapters:\n  - file: page\n"
+    (tmp_path / "_toc.yml").write_text(toc)
+    (tmp_path / "intro.md").write_text("# Intro\n\nHello.\n")
+    (tmp_path / "page.md").write_text(PAGE)
+    return tmp_path
+
+
+def build(course: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "TRAINWELL_PROFILE": "full", "TRAINWELL_OFFLINE": "1"}
+    command = [sys.executable, "tools/book.py"]
+    return subprocess.run(command, cwd=course, env=environment, capture_output=True, text=True)
+
+
+def test_a_page_is_executed_once_and_then_comes_from_the_cache(course: Path) -> None:
+    (course / "page.md").write_text(PAGE + CLAIM)
+    first = build(course)
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert "[1/1] page  executed in" in first.stdout
+    html = (course / "_build/html/page.html").read_text()
+    assert "42" in html
+    (record,) = json.loads((course / "_build/claims.json").read_text())
+    assert (record["page"], record["title"], record["status"]) == ("page", "A page", "held")
+
+    before = (course / "_build/html/page.html").stat().st_mtime_ns
+    second = build(course)
+    assert "[1/1] page  from the cache" in second.stdout
+    assert (course / "_build/html/page.html").stat().st_mtime_ns == before
+
+    (course / "page.md").write_text(PAGE.replace("6 * 7", "6 * 8") + CLAIM)
+    assert "[1/1] page  executed in" in build(course).stdout
+    assert "48" in (course / "_build/html/page.html").read_text()
+
+
+def test_a_cell_that_raises_stops_the_build(course: Path) -> None:
+    (course / "page.md").write_text(PAGE.replace("print(6 * 7)", "rate = 1.5\n1 / 0"))
+    result = build(course)
+    assert result.returncode != 0
+    assert "page.md: cell 2, line 13" in result.stdout
+    assert "ZeroDivisionError" in result.stdout
+    assert not (course / "_build/html/page.html").exists()
+
+
+def test_a_claim_that_fails_stops_the_build(course: Path) -> None:
+    swapped = CLAIM.replace("higher=a, lower=b", "higher=b, lower=a")
+    (course / "page.md").write_text(PAGE + swapped)
+    result = build(course)
+    assert result.returncode != 0
+    assert "This does not hold: Twos are more than ones." in result.stdout
+
+
+def test_a_sphinx_warning_is_an_error(course: Path) -> None:
+    (course / "page.md").write_text(PAGE + "\nSee {ref}`nowhere`.\n")
+    result = build(course)
+    assert result.returncode != 0
+    assert "nowhere" in result.stdout + result.stderr
+
+
+def test_the_key_covers_source_lock_data_and_profile(
+    course: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(book, "ROOT", course)
+    keys = [book.environment_key()]
+    assert book.environment_key() == keys[0]
+    for changed in ["src/trainwell/runtime.py", "requirements.lock"]:
+        with (course / changed).open("a") as stream:
+            stream.write("# changed\n")
+        keys.append(book.environment_key())
+    monkeypatch.setattr(book.datasets, "fingerprint", lambda: "other data")
+    keys.append(book.environment_key())
+    monkeypatch.setattr(book.runtime, "profile", lambda: "another")
+    keys.append(book.environment_key())
+    assert len(set(keys)) == len(keys)

@@ -1,0 +1,58 @@
+"""Every chapter runs as a notebook, cell by cell, in the quick profile."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jupytext
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+CHAPTERS = sorted((ROOT / "chapters").glob("*.md"))
+
+
+def run_nbval(folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run the notebooks of `folder` under nbval, two at a time."""
+    environment = {
+        **os.environ,
+        "TRAINWELL_PROFILE": "quick",
+        "TRAINWELL_PROGRESS": "0",
+        "SERIAL_KERNELS_LOCK": str(folder / "kernels.lock"),
+        "PYTHONPATH": str(ROOT / "tests"),
+    }
+    # Not this project's pytest settings: nbval and the kernels warn in their own ways.
+    command = [sys.executable, "-m", "pytest", "-c", os.devnull, "--rootdir", str(folder)]
+    command += ["--nbval-lax", "--nbval-cell-timeout", "300", "-p", "serial_kernels"]
+    command += ["-p", "no:cacheprovider", "-n", "2", "--dist", "loadfile", str(folder)]
+    return subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True)
+
+
+def test_every_chapter_runs_under_nbval(tmp_path: Path) -> None:
+    cells = 0
+    for chapter in CHAPTERS:
+        notebook = jupytext.read(chapter)
+        cells += sum(cell.cell_type == "code" for cell in notebook.cells)
+        jupytext.write(notebook, tmp_path / f"{chapter.stem}.ipynb")
+    result = run_nbval(tmp_path)
+    assert result.returncode == 0, result.stdout[-5000:] + result.stderr[-2000:]
+    passed = re.search(r"(\d+) passed", result.stdout)
+    assert passed is not None, result.stdout
+    assert int(passed[1]) == cells
+
+
+def test_a_cell_that_raises_is_found(tmp_path: Path) -> None:
+    text = "# A page\n\n```{code-cell} ipython3\nassert 1 + 1 == 3\n```\n"
+    header = "---\njupytext:\n  text_representation:\n    format_name: myst\n"
+    header += "kernelspec:\n  name: python3\n  display_name: Python 3\n---\n\n"
+    jupytext.write(jupytext.reads(header + text, fmt="md:myst"), tmp_path / "page.ipynb")
+    result = run_nbval(tmp_path)
+    assert result.returncode == 1
+    assert "AssertionError" in result.stdout
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
+def test_a_chapter_checks_something(chapter: Path) -> None:
+    """Running a notebook proves something only where its cells assert something."""
+    assert chapter.read_text().count("claim(") >= 6

@@ -1,0 +1,206 @@
+"""What a browser shows: the built site, in a real Chromium, with no way out to the internet."""
+
+import functools
+import http.server
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from book import pages
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
+
+ROOT = Path(__file__).resolve().parent.parent
+SITE = ROOT / "_build" / "quick" / "html"
+NAMES = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
+CHROMIUM = next((path for path in map(shutil.which, NAMES) if path), None)
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
+WIDE, PHONE = 1280, 380
+
+if CHROMIUM is None and not os.environ.get("CI"):
+    pytest.skip("no Chromium is installed", allow_module_level=True)
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """Build the site in the quick profile and serve it on a free port of this machine."""
+    environment = {**os.environ, "TRAINWELL_PROFILE": "quick"}
+    subprocess.run([sys.executable, ROOT / "tools" / "book.py"], env=environment, check=True)
+    handler = functools.partial(QuietHandler, directory=str(SITE))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+class Visit:
+    """A page opened at one width and in one theme, and what went wrong while it loaded."""
+
+    def __init__(self, browser: Browser, address: str, width: int = WIDE, theme: str = "light"):
+        self.address = address
+        self.complaints: list[str] = []
+        context = browser.new_context(viewport={"width": width, "height": 900})
+        context.add_init_script(
+            f"localStorage.setItem('mode', '{theme}'); localStorage.setItem('theme', '{theme}')"
+        )
+        self.page: Page = context.new_page()
+        self.page.on("console", self.on_console)
+        self.page.on("pageerror", lambda error: self.complaints.append(f"error: {error}"))
+        self.page.on("request", self.on_request)
+        self.page.on("requestfailed", lambda r: self.complaints.append(f"failed: {r.url}"))
+        self.page.on(
+            "response",
+            lambda r: self.complaints.append(f"{r.status}: {r.url}") if r.status >= 400 else None,
+        )
+
+    def on_console(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self.complaints.append(f"console {message.type}: {message.text}")
+
+    def on_request(self, request: Request) -> None:
+        if not request.url.startswith((self.address, "data:", "blob:")):
+            self.complaints.append(f"left the site: {request.url}")
+
+    def open(self, name: str) -> Page:
+        self.page.goto(f"{self.address}/{name}.html", wait_until="networkidle")
+        return self.page
+
+
+@pytest.fixture
+def visit(browser: Browser, address: str) -> Visit:
+    return Visit(browser, address)
+
+
+@pytest.mark.parametrize("name", pages())
+def test_a_page_loads_with_no_error_and_no_request_leaves_the_site(
+    visit: Visit, name: str
+) -> None:
+    page = visit.open(name)
+    assert page.locator("h1").count() == 1
+    assert visit.complaints == []
+
+
+def test_a_request_that_leaves_the_site_is_noticed(visit: Visit) -> None:
+    page = visit.open("intro")
+    page.evaluate("fetch('http://127.0.0.1:9/elsewhere').catch(() => 0)")
+    page.wait_for_timeout(200)
+    assert any("left the site" in complaint for complaint in visit.complaints)
+
+
+def test_formulas_are_typeset_by_the_vendored_mathjax(visit: Visit) -> None:
+    page = visit.open("chapters/11_4_2_dropout")
+    page.wait_for_selector("mjx-container svg")
+    assert page.locator("mjx-merror").count() == 0
+
+
+def test_search_finds_dropout(visit: Visit) -> None:
+    page = visit.page
+    page.goto(f"{visit.address}/search.html?q=dropout", wait_until="networkidle")
+    results = page.locator("ul.search li a")
+    results.first.wait_for()
+    assert any("11_4_2_dropout" in (a.get_attribute("href") or "") for a in results.all())
+
+
+@pytest.mark.parametrize("name", pages())
+def test_every_figure_has_an_alt_text(visit: Visit, name: str) -> None:
+    page = visit.open(name)
+    for picture in page.locator("main img, main svg[role=img]").all():
+        alt = picture.get_attribute("alt") or picture.get_attribute("aria-label") or ""
+        assert len(alt) > 20, picture.evaluate("element => element.outerHTML.slice(0, 300)")
+    bare = page.locator("main .cell_output svg:not([role=img]):not(svg svg):not(mjx-container svg)")
+    assert bare.count() == 0
+    if name.startswith("chapters/"):
+        assert page.locator("figure.tw-figure svg[role=img]").count() >= 3
+
+
+@pytest.mark.parametrize("name", pages())
+def test_nothing_overflows_on_a_phone(browser: Browser, address: str, name: str) -> None:
+    page = Visit(browser, address, width=PHONE).open(name)
+    page.wait_for_timeout(300)
+    wide = page.evaluate(
+        """() => {
+            const scrolls = e => e && e !== document.body &&
+                (['auto', 'scroll', 'hidden'].includes(getComputedStyle(e).overflowX)
+                 || scrolls(e.parentElement));
+            return [...document.querySelectorAll('main *')]
+                .filter(e => e.getBoundingClientRect().right > innerWidth + 1
+                             && e.getBoundingClientRect().width > 0 && !scrolls(e))
+                .map(e => e.outerHTML.slice(0, 200));
+        }"""
+    )
+    assert wide == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("name", pages())
+def test_axe_finds_no_serious_violation(
+    browser: Browser, address: str, name: str, theme: str
+) -> None:
+    page = Visit(browser, address, theme=theme).open(name)
+    assert page.evaluate("document.documentElement.dataset.theme") == theme
+    violations = Axe().run(page).response["violations"]
+    serious = [v for v in violations if v["impact"] in ("serious", "critical")]
+    report = [(v["id"], v["help"], [n["html"][:200] for n in v["nodes"][:3]]) for v in serious]
+    assert report == []
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_ink_of_figures_stands_out_in_both_themes(
+    browser: Browser, address: str, theme: str
+) -> None:
+    """Every mark of a figure has a contrast of 3:1 or more with the page behind it."""
+    page = Visit(browser, address, theme=theme).open("chapters/11_4_2_dropout")
+    contrasts = page.evaluate(CONTRASTS)
+    assert len(contrasts) > 20
+    assert [pair for pair in contrasts if pair[1] < 3] == []
+
+
+# The text and the lines of all figures against the page's background (WCAG 2.2, 1.4.11). Faint
+# marks are skipped: the grid and the bands behind the lines are there to be faint.
+CONTRASTS = """() => {
+    const channel = c => (c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
+    const light = rgb => rgb.match(/[\\d.]+/g).slice(0, 3).map(Number).map(channel)
+        .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+    const background = e => {
+        for (; e; e = e.parentElement) {
+            const colour = getComputedStyle(e).backgroundColor;
+            if (!/rgba\\(.*, 0\\)|transparent/.test(colour)) return colour;
+        }
+        return 'rgb(255, 255, 255)';
+    };
+    const faint = e => {
+        for (; e && e.tagName !== 'FIGURE'; e = e.parentElement) {
+            const style = getComputedStyle(e);
+            if (style.opacity < 0.5 || style.fillOpacity < 0.5 || style.strokeOpacity < 0.5)
+                return true;
+        }
+        return false;
+    };
+    return [...document.querySelectorAll('figure.tw-figure svg path, figure.tw-figure svg use')]
+        .filter(e => !e.closest('defs') && !faint(e)).map(e => {
+            const style = getComputedStyle(e);
+            const colour = style.stroke !== 'none' ? style.stroke : style.fill;
+            if (colour === 'none' || !colour.startsWith('rgb')) return ['none', 99];
+            const pair = [light(colour), light(background(e))].sort((a, b) => b - a);
+            return [colour, (pair[0] + 0.05) / (pair[1] + 0.05)];
+        });
+}"""
