@@ -8,6 +8,7 @@ for its sizes here.
 
 import os
 import platform
+import sys
 from importlib import metadata
 from typing import Literal
 
@@ -46,6 +47,18 @@ def epochs(count: int) -> int:
 def examples(count: int) -> int:
     """Return how many examples to use: `count`; in the quick profile, at most 1,000."""
     return _at_most(count, QUICK_EXAMPLES, "count")
+
+
+def show_progress() -> bool:
+    """Return whether long work shows a progress bar.
+
+    It does in a notebook and in a terminal, unless `TRAINWELL_PROGRESS=0`, as in the build of
+    the book; it does not where the output goes to a file.
+    """
+    chosen = os.environ.get("TRAINWELL_PROGRESS")
+    if chosen is not None:
+        return chosen != "0"
+    return "ipykernel" in sys.modules or sys.stderr.isatty()
 
 
 def device() -> str:

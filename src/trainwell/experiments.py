@@ -1,0 +1,101 @@
+"""Many runs over seeds, in parallel: the course's comparisons.
+
+    runs = run(train, {"rate": [0.0, 0.2], "seed": seeds(5)})
+
+calls `train(rate=..., seed=...)` for every combination and returns one tidy table.
+"""
+
+import itertools
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import joblib
+import pandas as pd
+from tqdm.auto import tqdm
+
+from trainwell.runtime import device, show_progress
+
+# A run gets one core and one thread: two runs side by side finish sooner than two threads
+# on one small run. TensorFlow reads these when it starts.
+ONE_THREAD = {
+    "TF_NUM_INTRAOP_THREADS": "1",
+    "TF_NUM_INTEROP_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+}
+
+
+def run(
+    function: Callable[..., Mapping[str, Any] | pd.DataFrame],
+    grid: Mapping[str, Sequence[Any]],
+    *,
+    jobs: int | None = None,
+) -> pd.DataFrame:
+    """Call `function` for every combination of the values in `grid`, several at a time.
+
+    Args:
+        function: Takes the grid's names as keyword arguments; returns a mapping of numbers, or a
+            data frame of several rows. It may be defined in a notebook.
+        grid: For each argument, the values to try: `{"rate": [0.0, 0.2], "seed": [0, 1, 2]}`.
+        jobs: How many runs at a time, each in a process of its own with one thread; 1 means one
+            after the other in this process. None means one for each core, and 1 on a GPU.
+
+    Returns:
+        The rows of all runs, in the order of the grid, with a column for each of its names.
+
+    Raises:
+        ValueError: If the grid is empty, or `jobs` is less than 1.
+        RuntimeError: If a run raises; the message names the run, the cause is its error.
+    """
+    points = [dict(zip(grid, p, strict=True)) for p in itertools.product(*grid.values())]
+    if not grid or not points:
+        raise ValueError(f"grid must have a value for each name, got {dict(grid)}.")
+    if jobs is None:
+        jobs = _cores() if _on_cpu() else 1
+    if jobs < 1:
+        raise ValueError(f"jobs must be at least 1, got {jobs}.")
+    results = _in_turn(function, points) if jobs == 1 else _in_parallel(function, points, jobs)
+    progress = tqdm(results, total=len(points), unit="run", disable=not show_progress())
+    tables = [
+        (result if isinstance(result, pd.DataFrame) else pd.DataFrame([result])).assign(**point)
+        for point, result in zip(points, progress, strict=True)
+    ]
+    table = pd.concat(tables, ignore_index=True)
+    return table[[*grid, *(name for name in table.columns if name not in grid)]]
+
+
+def _in_turn(function: Callable[..., Any], points: list[dict[str, Any]]) -> Any:
+    return (_call(function, point) for point in points)
+
+
+def _in_parallel(function: Callable[..., Any], points: list[dict[str, Any]], jobs: int) -> Any:
+    # The workers inherit these, and stay for the next call: TensorFlow is imported once in each.
+    before = {name: os.environ.get(name) for name in ONE_THREAD}
+    os.environ.update(ONE_THREAD)
+    try:
+        parallel = joblib.Parallel(n_jobs=jobs, return_as="generator", batch_size=1)
+        yield from parallel(joblib.delayed(_call)(function, point) for point in points)
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _call(function: Callable[..., Any], point: dict[str, Any]) -> Any:
+    try:
+        return function(**point)
+    except Exception as error:
+        words = ", ".join(f"{name}={value!r}" for name, value in point.items())
+        raise RuntimeError(f"the run with {words} raised {error!r}") from error
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _on_cpu() -> bool:
+    return device() == "CPU"
