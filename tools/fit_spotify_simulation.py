@@ -28,7 +28,7 @@ LEVELS = [*TAIL, *(n / 20 for n in range(1, 20)), *(1 - level for level in rever
 RIDGE = 30.0  # keeps the coefficients of rare products small
 # A network finds more than slopes and products. Their nonlinear part is made larger by this, the
 # one number that is tuned by hand: so that a network gains over a linear model what it really does.
-NONLINEAR = 1.2
+NONLINEAR = 1.25
 
 Floats = NDArray[np.float64]
 

@@ -81,9 +81,12 @@ def _parse_csv(path: Path) -> pd.DataFrame:
             header = file.readline()
         # UCI separates its own copy of the wines with semicolons.
         separator = ";" if header.count(";") > header.count(",") else ","
-        return pd.read_csv(path, sep=separator, encoding="utf-8-sig", low_memory=False)
+        table = pd.read_csv(path, sep=separator, encoding="utf-8-sig", low_memory=False)
     except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise DataError(f"{path} is not a sound CSV file: {error}.") from error
+    if not isinstance(table.index, pd.RangeIndex):  # pandas took the first cells for an index
+        raise DataError(f"{path} is not a sound CSV file: rows have more cells than the header.")
+    return table
 
 
 def _as_numbers(path: Path, column: pd.Series[Any]) -> pd.Series[float]:
@@ -94,7 +97,7 @@ def _as_numbers(path: Path, column: pd.Series[Any]) -> pd.Series[float]:
     if len(wrong):
         raise DataError(
             f"{path}: column {column.name!r} must hold numbers, "
-            f"got {wrong.iloc[0]!r} in row {wrong.index[0] + 1}."
+            f"got '{wrong.iloc[0]}' in row {wrong.index[0] + 1}."
         )
     return numbers
 

@@ -51,20 +51,18 @@ def simulate_spotify(moments_file: Path, *, seed: int = 0) -> pd.DataFrame:
     artist = _artists(moments["rows_per_artist"])
     genre = _genres(rng, artist, np.array(moments["genre_shares"]), moments["main_genre_weight"])
     song = _songs(rng, artist, moments["repeat_share"])
-    # A repeated song has the features of its first row, so it also counts with that row's genre.
-    song_genre = genre[song]
-
-    scores = _normal_scores(rng, artist, song_genre, moments)[song]
-    popularity = _popularity_scores(rng, artist, song_genre, scores, moments)[song]
+    scores = _normal_scores(rng, artist, genre, moments)
+    popularity = _popularity_scores(rng, artist, genre, scores, moments)
 
     columns: dict[str, Floats | list[str]] = {
         "track_artist": [f"artist {number:05d}" for number in artist],
         "playlist_genre": [moments["genres"][number] for number in genre],
     }
-    latent = {name: scores[:, j] for j, name in enumerate(features)}
-    for name, values in {**latent, "track_popularity": popularity}.items():
-        values = _to_quantiles(values, song_genre, moments["levels"], moments["quantiles"][name])
-        columns[name] = np.rint(values) if name in WHOLE_NUMBERS else values
+    latent = dict(zip([*features, "track_popularity"], [*scores.T, popularity], strict=True))
+    for name, of_name in latent.items():
+        values = _to_quantiles(of_name, genre, moments["levels"], moments["quantiles"][name])
+        # Every row has values of its own genre first; then a repeat takes those of its song.
+        columns[name] = (np.rint(values) if name in WHOLE_NUMBERS else values)[song]
     return pd.DataFrame(columns).sample(frac=1, random_state=seed, ignore_index=True)
 
 
