@@ -287,12 +287,15 @@ def test_a_full_disk_leaves_nothing(images, cache, monkeypatch):
 
 # Other processes -------------------------------------------------------------------------------
 
-# Runs `python -m trainwell data --fetch` with the songs of this test's server.
+# Runs `python -m trainwell data --fetch` with the songs of this test's server, and patience:
+# on a busy machine the other process may take seconds to start.
 FETCH = """
 import json, sys
 from dataclasses import replace
 from trainwell.__main__ import main
+from trainwell.datasets import download
 from trainwell.datasets.manifest import manifest
+download.TIMEOUT = 60
 spotify = replace(manifest()["spotify"], **json.loads(sys.argv[1]))
 manifest().clear()
 manifest()["spotify"] = spotify
@@ -317,18 +320,18 @@ def test_an_interrupt_in_mid_download_leaves_nothing_and_the_next_one_works(song
     def drip(handler):
         send(handler, content[: len(content) // 2], len(content))
         asked.set()
-        released.wait(30)
+        released.wait(60)
 
     server.files["spotify_songs.csv"] = drip
     process = start_fetch(songs)
-    assert asked.wait(30)
-    deadline = time.monotonic() + 30
+    assert asked.wait(60)
+    deadline = time.monotonic() + 60
     while not left_in(cache) and time.monotonic() < deadline:
         time.sleep(0.01)
     (part,) = left_in(cache)
     assert part.endswith(".part")
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=60)
     released.set()
     assert process.returncode == 130
     assert "Interrupted. Nothing is half-made" in errors
@@ -337,7 +340,7 @@ def test_an_interrupt_in_mid_download_leaves_nothing_and_the_next_one_works(song
 
     server.files["spotify_songs.csv"] = content
     again = start_fetch(songs)
-    again.communicate(timeout=30)
+    again.communicate(timeout=60)
     assert again.returncode == 0
     assert left_in(cache) == ["spotify_songs.csv"]
 
@@ -348,7 +351,7 @@ def test_two_processes_may_fetch_at_once(songs, server, cache):
 
     def together(handler):
         send(handler, content[: len(content) // 2], len(content))
-        both.wait(30)  # neither is done before the other is half-way
+        both.wait(60)  # neither is done before the other is half-way
         handler.wfile.write(content[len(content) // 2 :])
 
     server.files["spotify_songs.csv"] = together
