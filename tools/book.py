@@ -12,7 +12,9 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,8 @@ from jupyter_cache.base import CacheBundleIn, JupyterCacheAbstract
 from myst_nb.core.read import is_myst_markdown_notebook, myst_nb_reader_plugin
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError
+
+from traitlets.config import Config
 
 from trainwell import datasets, runtime
 
@@ -105,18 +109,31 @@ def stop_at_error(page: str, notebook: Any, cell: int, error: Exception) -> None
     sys.exit(f"The build stopped: a cell of {page}.md raised the error above.")
 
 
-def execute(page: str, notebook: Any, progress: Progress) -> float:
-    """Run a page's cells in a kernel of its own; return the seconds that it took."""
-    code_cells = [i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
+@contextlib.contextmanager
+def client_for(page: str, notebook: Any, sockets: str) -> Iterator[NotebookClient]:
+    """Start a kernel for a page, in the page's folder; stop it in the end."""
+    # The kernel talks through private files, not ports: no other program can listen or collide.
+    config = Config()
+    config.KernelManager.transport = "ipc"
+    config.KernelManager.ip = f"{sockets}/kernel"
     client = NotebookClient(
         notebook,
+        config=config,
         timeout=CELL_TIMEOUT_SECONDS,
+        record_timing=False,  # times in a cell's metadata would change its key in the cache
         kernel_name="python3",
         resources={"metadata": {"path": str((ROOT / page).parent)}},
     )
+    with client.setup_kernel():
+        yield client
+
+
+def execute(page: str, notebook: Any, progress: Progress) -> float:
+    """Run a page's cells in a kernel of its own; return the seconds that it took."""
+    code_cells = [i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
     start, index = time.perf_counter(), 0
     try:
-        with client.setup_kernel():
+        with tempfile.TemporaryDirectory() as sockets, client_for(page, notebook, sockets) as client:
             for done, index in enumerate(code_cells, start=1):
                 client.execute_cell(notebook.cells[index], index)
                 progress.cell_done(done)
@@ -174,6 +191,7 @@ def build_site(cache_path: str) -> None:
         "nb_execution_cache_path": cache_path,
         "course_claims_file": str(BUILD / "claims.json"),
         "external_toc_path": "_toc.yml",
+        "latex_individualpages": False,
         "nitpicky": True,
     }
     if not FULL:
@@ -199,8 +217,8 @@ def main() -> None:
     start = time.perf_counter()
     with contextlib.suppress(BrokenPipeError):
         BUILD.mkdir(parents=True, exist_ok=True)
-        # Pages draw no progress bars: their outputs are the published text.
-        os.environ["TRAINWELL_PROGRESS"] = "0"
+        # What a page prints is published: no progress bars, nothing of TensorFlow's log.
+        os.environ.update(TRAINWELL_PROGRESS="0", TF_CPP_MIN_LOG_LEVEL="3")
         subprocess.run([sys.executable, "-m", "trainwell", "data", "--fetch"], check=True)
         cache = open_cache()
         execute_pages(cache)

@@ -6,24 +6,26 @@ calls `train(rate=..., seed=...)` for every combination and returns one tidy tab
 """
 
 import itertools
+import multiprocessing
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
 from typing import Any
 
-import joblib
+import cloudpickle
 import pandas as pd
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from trainwell.runtime import device, show_progress
 
 # A run gets one core and one thread: two runs side by side finish sooner than two threads
-# on one small run. TensorFlow reads these when it starts.
+# on one small run. TensorFlow and NumPy read these when they start.
 ONE_THREAD = {
     "TF_NUM_INTRAOP_THREADS": "1",
     "TF_NUM_INTEROP_THREADS": "1",
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
-    "TF_CPP_MIN_LOG_LEVEL": "3",
 }
 
 
@@ -53,10 +55,10 @@ def run(
     if not grid or not points:
         raise ValueError(f"grid must have a value for each name, got {dict(grid)}.")
     if jobs is None:
-        jobs = _cores() if _on_cpu() else 1
+        jobs = _cores() if device() == "CPU" else 1
     if jobs < 1:
         raise ValueError(f"jobs must be at least 1, got {jobs}.")
-    results = _in_turn(function, points) if jobs == 1 else _in_parallel(function, points, jobs)
+    results = (_in_turn if jobs == 1 else _in_parallel)(function, points, jobs)
     progress = tqdm(results, total=len(points), unit="run", disable=not show_progress())
     tables = [
         (result if isinstance(result, pd.DataFrame) else pd.DataFrame([result])).assign(**point)
@@ -66,23 +68,43 @@ def run(
     return table[[*grid, *(name for name in table.columns if name not in grid)]]
 
 
-def _in_turn(function: Callable[..., Any], points: list[dict[str, Any]]) -> Any:
-    return (_call(function, point) for point in points)
+def _in_turn(
+    function: Callable[..., Any], points: list[dict[str, Any]], jobs: int
+) -> Iterator[Any]:
+    for point in points:
+        yield _call(function, point)
 
 
-def _in_parallel(function: Callable[..., Any], points: list[dict[str, Any]], jobs: int) -> Any:
-    # The workers inherit these, and stay for the next call: TensorFlow is imported once in each.
-    before = {name: os.environ.get(name) for name in ONE_THREAD}
+def _in_parallel(
+    function: Callable[..., Any], points: list[dict[str, Any]], jobs: int
+) -> Iterator[Any]:
+    pickled = cloudpickle.dumps(function)  # plain pickle can't send a notebook's functions
+    futures = [_workers(jobs).submit(_call_pickled, pickled, point) for point in points]
+    try:
+        for future in futures:
+            yield future.result()
+    finally:
+        for future in futures:
+            future.cancel()
+
+
+@cache
+def _workers(jobs: int) -> ProcessPoolExecutor:
+    """Start the worker processes. They stay for later calls: TensorFlow starts slowly."""
+    before = dict(os.environ)
     os.environ.update(ONE_THREAD)
     try:
-        parallel = joblib.Parallel(n_jobs=jobs, return_as="generator", batch_size=1)
-        yield from parallel(joblib.delayed(_call)(function, point) for point in points)
+        pool = ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"))
+        for _ in range(jobs):  # each submission starts a process, with the environment of now
+            pool.submit(os.getpid)
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        os.environ.clear()
+        os.environ.update(before)
+    return pool
+
+
+def _call_pickled(pickled: bytes, point: dict[str, Any]) -> Any:
+    return _call(cloudpickle.loads(pickled), point)
 
 
 def _call(function: Callable[..., Any], point: dict[str, Any]) -> Any:
@@ -96,6 +118,3 @@ def _call(function: Callable[..., Any], point: dict[str, Any]) -> Any:
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
-
-def _on_cpu() -> bool:
-    return device() == "CPU"

@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from trainwell.runtime import show_progress
 
@@ -76,8 +76,7 @@ def fit(
         epochs: How often to go through the data.
         batch_size: Examples a step. The last batch of an epoch may be smaller.
         validation_data: `(x, y)`, evaluated after each epoch as the split `valid`; or a mapping
-            of names to such pairs. The first is Keras's own validation data: callbacks see its
-            metrics as `val_...`.
+            of names to such pairs. Callbacks see the metrics of the first as `val_...`.
         callbacks: Keras callbacks. One that acts on batches is called for each of them, at the
             price of the speed.
 
@@ -89,9 +88,7 @@ def fit(
             `epochs` or `batch_size` is less than 1.
     """
     _check(model, x, y, epochs, batch_size)
-    splits = _named_splits(validation_data)
-    first_name, first = next(iter(splits.items()), ("valid", None))
-    others = _EvaluateMore({name: pair for name, pair in splits.items() if name != first_name})
+    evaluate = _Evaluate(_named_splits(validation_data))
     bar = tqdm(total=epochs, unit="epoch", disable=not show_progress())
     given = model.steps_per_execution
     start = time.perf_counter()
@@ -103,40 +100,49 @@ def fit(
             y,
             batch_size=batch_size,
             epochs=epochs,
-            validation_data=first,
-            validation_batch_size=EVALUATION_BATCH,
-            callbacks=[others, _Progress(bar), *callbacks],
+            callbacks=[evaluate, _Progress(bar), *callbacks],
             verbose=0,
         ).history
     finally:
         model.steps_per_execution = given
-        # The function that Keras made for an epoch at once must not serve a later plain fit.
+        # The functions that Keras made for a whole epoch must not serve a later plain fit.
         model.train_function = model.test_function = None
         bar.close()
     seconds = time.perf_counter() - start
     rows = [
-        (epoch, first_name if name.startswith("val_") else "train", name.removeprefix("val_"), v)
+        (epoch, "train", name, value)
         for name, values in logs.items()
-        for epoch, v in enumerate(values, start=1)
+        if not name.startswith("val_")
+        for epoch, value in enumerate(values, start=1)
     ]
-    frame = pd.DataFrame(rows + others.rows, columns=["epoch", "split", "metric", "value"])
+    frame = pd.DataFrame(rows + evaluate.rows, columns=["epoch", "split", "metric", "value"])
     return History(frame, seconds)
 
 
-class _EvaluateMore(keras.callbacks.Callback):  # type: ignore[misc]
-    """Evaluate further splits after each epoch."""
+class _Evaluate(keras.callbacks.Callback):  # type: ignore[misc]
+    """Evaluate the splits after each epoch; tell other callbacks of the first, as Keras does."""
 
     def __init__(self, splits: Mapping[str, Split]) -> None:
         super().__init__()
         self.splits = splits
         self.rows: list[tuple[int, str, str, float]] = []
 
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        for split, (x, y) in self.splits.items():
+    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
+        for number, (split, (x, y)) in enumerate(self.splits.items()):
+            values = self.evaluate(x, y)
+            self.rows += [(epoch + 1, split, name, value) for name, value in values.items()]
+            if number == 0:
+                logs.update({f"val_{name}": value for name, value in values.items()})
+
+    def evaluate(self, x: Any, y: Any) -> dict[str, float]:
+        if len(x) <= EVALUATION_BATCH:
+            # One batch needs no input pipeline, which takes longer than the arithmetic.
+            values = self.model.test_on_batch(x, y, return_dict=True)
+        else:
             values = self.model.evaluate(
                 x, y, batch_size=EVALUATION_BATCH, verbose=0, return_dict=True
             )
-            self.rows += [(epoch + 1, split, name, value) for name, value in values.items()]
+        return {name: float(value) for name, value in values.items()}
 
 
 class _Progress(keras.callbacks.Callback):  # type: ignore[misc]

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+# What was read and checked in this process: experiments load the same files many times over.
+_read: dict[tuple[Path, int, int, str], Any] = {}
+
+
 def read_files(entry: Entry, folder: Path) -> dict[str, Any]:
     """Return the checked content of every file of the set in `folder`, by name of the file."""
     return {name: read_file(entry, name, folder / name) for name in entry.files}
@@ -33,9 +37,14 @@ def read_file(entry: Entry, name: str, path: Path) -> Any:
         DataError: If the file can't be read, or its content is not the set's.
     """
     try:
-        if path.stat().st_size == 0:
+        status = path.stat()
+        if status.st_size == 0:
             raise DataError(f"{path} is empty.")
-        return _read_table(entry, name, path) if entry.rows else _read_idx(entry, name, path)
+        key = (path, status.st_size, status.st_mtime_ns, entry.files[name])
+        if key not in _read:
+            read = _read_table if entry.rows else _read_idx
+            _read[key] = read(entry, name, path)
+        return _read[key]
     except OSError as error:
         raise DataError(f"{path} can't be read: {error}.") from error
 
