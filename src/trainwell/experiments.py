@@ -17,7 +17,7 @@ import cloudpickle
 import pandas as pd
 from tqdm import tqdm
 
-from trainwell.runtime import device, show_progress
+from trainwell.runtime import cores, device, show_progress
 
 # A run gets one core and one thread: two runs side by side finish sooner than two threads
 # on one small run. TensorFlow and NumPy read these when they start.
@@ -55,7 +55,7 @@ def run(
     if not grid or not points:
         raise ValueError(f"grid must have a value for each name, got {dict(grid)}.")
     if jobs is None:
-        jobs = _cores() if device() == "CPU" else 1
+        jobs = cores() if device() == "CPU" else 1
     if jobs < 1:
         raise ValueError(f"jobs must be at least 1, got {jobs}.")
     results = (_in_turn if jobs == 1 else _in_parallel)(function, points, jobs)
@@ -113,8 +113,3 @@ def _call(function: Callable[..., Any], point: dict[str, Any]) -> Any:
     except Exception as error:
         words = ", ".join(f"{name}={value!r}" for name, value in point.items())
         raise RuntimeError(f"the run with {words} raised {error!r}") from error
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-

@@ -58,7 +58,16 @@ def show_progress() -> bool:
     chosen = os.environ.get("TRAINWELL_PROGRESS")
     if chosen is not None:
         return chosen != "0"
-    return "ipykernel" in sys.modules or sys.stderr.isatty()
+    ipython = sys.modules.get("IPython")
+    in_notebook = ipython is not None and ipython.get_ipython() is not None
+    return in_notebook or sys.stderr.isatty()
+
+
+def cores() -> int:
+    """Return how many processor cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def device() -> str:
@@ -93,3 +102,11 @@ def _at_most(count: int, quick: int, name: str) -> int:
     if count < 1:
         raise ValueError(f"{name} must be at least 1, got {count}.")
     return count if profile() == "full" else min(count, quick)
+
+
+# Steps as small as this course's keep one thread busy, not two: on two cores, 784-300-100-10 at
+# batch 32 trains faster with one and takes a third less processor time, and a small convolutional
+# network is no slower. TensorFlow reads this when it first computes, so import the package first.
+# More cores are left to TensorFlow, and so is whoever sets the variable.
+if cores() <= 2:
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")

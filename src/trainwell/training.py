@@ -1,8 +1,9 @@
 """`fit`: Keras's fit made fast for small models, with a tidy history.
 
 Between two small training steps, Keras on TensorFlow spends more time in Python than the step
-itself takes. `fit` lets TensorFlow run a whole epoch of steps at once (`steps_per_execution`).
-The steps are the same, in the same order, so the weights and the history are the same too.
+itself takes. `fit` lets TensorFlow run 200 steps at once (`steps_per_execution`). The steps are
+the same, in the same order, so the weights and the history are the same too. On JAX, Keras
+already hands one step after the other to the device without waiting: `fit` is its own fit there.
 """
 
 import math
@@ -18,8 +19,12 @@ from tqdm import tqdm
 
 from trainwell.runtime import show_progress
 
+# From 100 steps on, more are no faster; and Ctrl+C waits until those under way are done.
+STEPS_AT_ONCE = 200
 # Evaluation needs no gradients: large batches give the same numbers sooner.
 EVALUATION_BATCH = 2_048
+# Inputs of so many numbers, 2,000 images of 28 x 28 say, are evaluated as one batch.
+EVALUATE_AT_ONCE = 2_000_000
 
 Split = tuple[Any, Any]
 
@@ -78,23 +83,24 @@ def fit(
         validation_data: `(x, y)`, evaluated after each epoch as the split `valid`; or a mapping
             of names to such pairs. Callbacks see the metrics of the first as `val_...`.
         callbacks: Keras callbacks. One that acts on batches is called for each of them, at the
-            price of the speed.
+            price of the speed: `TerminateOnNaN`, `ModelCheckpoint` and `TensorBoard` do.
 
     Returns:
         The history. A loss that became nan or infinite is in it as it is.
 
     Raises:
-        ValueError: If the model is not compiled, the lengths differ, the data are empty, or
-            `epochs` or `batch_size` is less than 1.
+        ValueError: If the model is not compiled, data are empty or of different lengths,
+            `validation_data` is no pair, or `epochs` or `batch_size` is less than 1.
     """
-    _check(model, x, y, epochs, batch_size)
-    evaluate = _Evaluate(_named_splits(validation_data))
-    bar = tqdm(total=epochs, unit="epoch", disable=not show_progress())
+    splits = _named_splits(validation_data)
+    _check(model, {"x and y": (x, y), **splits}, epochs, batch_size)
+    evaluate = _Evaluate(splits)
+    bar = tqdm(total=epochs, unit="epoch", leave=None, disable=not show_progress())
     given = model.steps_per_execution
     start = time.perf_counter()
     try:
-        if not any(map(_acts_on_batches, callbacks)):
-            model.steps_per_execution = math.ceil(len(x) / batch_size)
+        if keras.backend.backend() == "tensorflow" and not any(map(_acts_on_batches, callbacks)):
+            _set_steps_per_execution(model, min(STEPS_AT_ONCE, math.ceil(len(x) / batch_size)))
         logs = model.fit(
             x,
             y,
@@ -104,9 +110,7 @@ def fit(
             verbose=0,
         ).history
     finally:
-        model.steps_per_execution = given
-        # The functions that Keras made for a whole epoch must not serve a later plain fit.
-        model.train_function = model.test_function = None
+        _set_steps_per_execution(model, given)
         bar.close()
     seconds = time.perf_counter() - start
     rows = [
@@ -135,7 +139,7 @@ class _Evaluate(keras.callbacks.Callback):  # type: ignore[misc]
                 logs.update({f"val_{name}": value for name, value in values.items()})
 
     def evaluate(self, x: Any, y: Any) -> dict[str, float]:
-        if len(x) <= EVALUATION_BATCH:
+        if np.size(x) <= EVALUATE_AT_ONCE:
             # One batch needs no input pipeline, which takes longer than the arithmetic.
             values = self.model.test_on_batch(x, y, return_dict=True)
         else:
@@ -158,11 +162,20 @@ class _Progress(keras.callbacks.Callback):  # type: ignore[misc]
         self.bar.update()
 
 
+def _set_steps_per_execution(model: Any, steps: int) -> None:
+    if steps != model.steps_per_execution:
+        model.steps_per_execution = steps
+        # Keras made these for another number of steps, and would leave out the rest.
+        model.train_function = model.test_function = model.predict_function = None
+
+
 def _acts_on_batches(callback: keras.callbacks.Callback) -> bool:
     hooks = ("on_batch_begin", "on_batch_end", "on_train_batch_begin", "on_train_batch_end")
+    # Keras's LambdaCallback has its hooks as attributes: look at the callback, not at its class.
+    bound = {hook: getattr(callback, hook) for hook in hooks}
     return any(
-        getattr(type(callback), hook) is not getattr(keras.callbacks.Callback, hook)
-        for hook in hooks
+        getattr(method, "__func__", None) is not getattr(keras.callbacks.Callback, hook)
+        for hook, method in bound.items()
     )
 
 
@@ -170,22 +183,31 @@ def _named_splits(validation_data: Split | Mapping[str, Split] | None) -> dict[s
     if validation_data is None:
         return {}
     if isinstance(validation_data, Mapping):
-        return dict(validation_data)
-    if len(validation_data) != 2:
-        raise ValueError(
-            "validation_data must be a pair (x, y), or a mapping of names to pairs, got "
-            f"{len(validation_data)} parts."
-        )
-    return {"valid": validation_data}
+        splits = dict(validation_data)
+    else:
+        splits = {"valid": validation_data}
+    for name, pair in splits.items():
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise ValueError(
+                "validation_data must be a pair (x, y), or a mapping of names to such pairs, got "
+                f"{_described(pair)} for {name!r}."
+            )
+    return splits
 
 
-def _check(model: Any, x: Any, y: Any, epochs: int, batch_size: int) -> None:
+def _described(value: Any) -> str:
+    kind = type(value).__name__
+    return f"{kind} of length {len(value)}" if hasattr(value, "__len__") else kind
+
+
+def _check(model: Any, data: Mapping[str, Split], epochs: int, batch_size: int) -> None:
     if not model.compiled:
         raise ValueError(f"model {model.name!r} is not compiled: call model.compile(...) first.")
-    if len(x) != len(y):
-        raise ValueError(f"x and y must have one row an example each, got {len(x)} and {len(y)}.")
-    if len(x) == 0:
-        raise ValueError(f"x is empty: its shape is {np.shape(x)}.")
+    for name, (x, y) in data.items():
+        if len(x) != len(y):
+            raise ValueError(f"{name} must have equally many rows, got {len(x)} and {len(y)}.")
+        if len(x) == 0:
+            raise ValueError(f"{name} must have at least one row, got none.")
     for name, value in [("epochs", epochs), ("batch_size", batch_size)]:
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}.")

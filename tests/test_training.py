@@ -1,0 +1,310 @@
+"""`fit` against its oracle, plain `model.fit`: the same weights, the same history, only faster."""
+
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from trainwell import training
+from trainwell.models import mlp
+from trainwell.training import fit
+
+EPOCHS = 3
+BATCH = 32
+# The last batch of an epoch has 11 examples: 17 full batches and a part of one.
+ROWS = 17 * BATCH + 11
+
+rng = np.random.default_rng(0)
+X, Y = rng.random((ROWS, 6, 5), dtype=np.float32), rng.integers(3, size=ROWS)
+X_VALID, Y_VALID = rng.random((70, 6, 5), dtype=np.float32), rng.integers(3, size=70)
+VALID = (X_VALID, Y_VALID)
+
+
+def compiled(optimizer="adam", dropout=0.2, units=(16, 8)):
+    """A small network with dropout, compiled; seeds everything that follows."""
+    keras.utils.set_random_seed(5)
+    model = mlp(units, inputs=(6, 5), outputs=3, dropout=dropout)
+    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+def plain_fit(model, **options):
+    return model.fit(X, Y, epochs=EPOCHS, batch_size=BATCH, verbose=0, **options).history
+
+
+def values(frame, split, metric):
+    return frame.query("split == @split and metric == @metric").sort_values("epoch")["value"]
+
+
+def assert_same_weights(one, other):
+    for a, b in zip(one.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7)
+
+
+class Recorder(keras.callbacks.Callback):
+    """Note how many steps TensorFlow runs at once; acts on epochs only."""
+
+    def __init__(self):
+        super().__init__()
+        self.steps_at_once = []
+        self.logs = []
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.steps_at_once.append(self.model.steps_per_execution)
+        self.logs.append(dict(logs))
+
+
+# All 18 steps of an epoch at once; 7, 7 and the 4 that remain; 9 and 9.
+@pytest.mark.parametrize("steps_at_once", [200, 7, 9])
+def test_the_weights_and_the_history_of_plain_keras(steps_at_once, monkeypatch):
+    monkeypatch.setattr(training, "STEPS_AT_ONCE", steps_at_once)
+    plain, recorder = compiled(), Recorder()
+    before = plain_fit(plain, validation_data=VALID)
+    fast = compiled()
+    history = fit(
+        fast, X, Y, epochs=EPOCHS, batch_size=BATCH, validation_data=VALID, callbacks=[recorder]
+    )
+    assert recorder.steps_at_once == [min(steps_at_once, 18)] * EPOCHS
+    assert_same_weights(plain, fast)
+    assert plain.optimizer.iterations == fast.optimizer.iterations == 18 * EPOCHS
+    assert len(history.frame) == 4 * EPOCHS
+    for name, expected in before.items():
+        split, metric = ("valid", name[4:]) if name.startswith("val_") else ("train", name)
+        np.testing.assert_allclose(values(history.frame, split, metric), expected, rtol=1e-5)
+        np.testing.assert_allclose([logs[name] for logs in recorder.logs], expected, rtol=1e-5)
+    assert not np.allclose(*[model.get_weights()[0] for model in (fast, compiled())])
+
+
+def test_the_history_is_tidy():
+    history = fit(compiled(), X, Y, epochs=EPOCHS, validation_data=VALID)
+    frame = history.frame
+    assert list(frame.columns) == ["epoch", "split", "metric", "value"]
+    assert not frame.duplicated(["epoch", "split", "metric"]).any()
+    assert sorted(frame["epoch"].unique()) == [1, 2, 3]
+    assert set(frame["split"]) == {"train", "valid"}
+    assert set(frame["metric"]) == {"loss", "accuracy"}
+    assert 0 < history.seconds < 60
+
+
+def test_last_and_best():
+    history = fit(compiled(), X, Y, epochs=5, validation_data=VALID)
+    losses, accuracies = [values(history.frame, "valid", m) for m in ("loss", "accuracy")]
+    assert history.last("loss") == losses.iloc[-1]
+    assert history.last("loss", split="train") == values(history.frame, "train", "loss").iloc[-1]
+    assert history.best("loss") == losses.min() < losses.max()
+    assert history.best("accuracy") == accuracies.max() > accuracies.min()
+    with pytest.raises(KeyError, match=r"no metric 'mae' of the split 'valid'; there are .*'loss'"):
+        history.best("mae")
+
+
+@pytest.mark.parametrize("at_once", [10**9, 0], ids=["as one batch", "in batches"])
+def test_named_splits_are_evaluated_with_dropout_off(at_once, monkeypatch):
+    monkeypatch.setattr(training, "EVALUATE_AT_ONCE", at_once)
+    monkeypatch.setattr(training, "EVALUATION_BATCH", 50)
+    splits = {"valid": VALID, "train, dropout off": (X, Y)}
+    model = compiled(dropout=0.5)
+    history = fit(model, X, Y, epochs=2, validation_data=splits)
+    assert list(history.frame["split"].unique()) == ["train", *splits]
+    for name, (x, y) in splits.items():
+        expected = model.evaluate(x, y, verbose=0, return_dict=True)
+        assert {m: history.last(m, name) for m in expected} == pytest.approx(expected, rel=1e-5)
+    off = history.last("loss", "train, dropout off")
+    assert off < history.last("loss", "train") - 0.01, "dropout must raise the logged loss"
+
+
+def test_the_model_is_left_as_it_was_found():
+    plain, fast = compiled(), compiled()
+    for model, train in [(plain, plain_fit), (fast, lambda m: fit(m, X, Y, epochs=EPOCHS))]:
+        keras.utils.set_random_seed(1)
+        train(model)
+    assert fast.steps_per_execution == 1
+    batches = []
+    for model in (plain, fast):
+        keras.utils.set_random_seed(2)
+        count = keras.callbacks.LambdaCallback(
+            on_train_batch_end=lambda batch, logs: batches.append(batch)
+        )
+        plain_fit(model, callbacks=[count])
+    assert batches == list(range(18)) * EPOCHS * 2
+    assert_same_weights(plain, fast)
+    assert fast.evaluate(X, Y, verbose=0) == pytest.approx(plain.evaluate(X, Y, verbose=0))
+    np.testing.assert_allclose(fast.predict(X, verbose=0), plain.predict(X, verbose=0), atol=1e-6)
+
+
+def test_a_model_that_has_been_used_trains_and_evaluates_on_all_the_data():
+    def used():
+        model = compiled()
+        model.fit(X, Y, verbose=0)
+        model.evaluate(X_VALID, Y_VALID, batch_size=10, verbose=0)
+        model.predict(X_VALID, verbose=0)
+        keras.utils.set_random_seed(6)
+        return model
+
+    plain, fast = used(), used()
+    expected = plain_fit(plain, validation_data=VALID)
+    keras.utils.set_random_seed(6)
+    history = fit(fast, X, Y, epochs=EPOCHS, batch_size=BATCH, validation_data=VALID)
+    assert_same_weights(plain, fast)
+    np.testing.assert_allclose(
+        values(history.frame, "valid", "loss"), expected["val_loss"], rtol=1e-5
+    )
+
+
+class EveryBatch(keras.callbacks.Callback):
+    def __init__(self):
+        super().__init__()
+        self.batches = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.batches.append(batch)
+
+
+class EveryBatchByItsOldName(EveryBatch):
+    on_train_batch_end = keras.callbacks.Callback.on_train_batch_end
+
+    def on_batch_end(self, batch, logs=None):
+        self.batches.append(batch)
+
+
+def lambda_callback():
+    callback = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: callback.batches.append(batch)
+    )
+    callback.batches = []
+    return callback
+
+
+@pytest.mark.parametrize("make", [EveryBatch, EveryBatchByItsOldName, lambda_callback])
+def test_a_callback_that_acts_on_batches_sees_every_batch(make):
+    callback = make()
+    fit(compiled(), X, Y, epochs=2, batch_size=BATCH, callbacks=[callback])
+    assert callback.batches == list(range(18)) * 2
+
+
+# Keras 3.15 reads the learning rate in a way that NumPy 2 has deprecated.
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't:DeprecationWarning:keras")
+def test_callbacks_on_epochs_keep_the_speed_and_act_as_ever():
+    lowest_loss = keras.callbacks.EarlyStopping("val_loss", patience=0, min_delta=10.0)
+    halve = keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate / 2)
+    recorder, model = Recorder(), compiled(keras.optimizers.SGD(0.4))
+    history = fit(
+        model,
+        X,
+        Y,
+        epochs=9,
+        batch_size=BATCH,
+        validation_data=VALID,
+        callbacks=[lowest_loss, halve, recorder],
+    )
+    assert recorder.steps_at_once == [18, 18]
+    assert history.frame["epoch"].max() == 2, "no epoch improves by 10, so the second is the last"
+    assert values(history.frame, "train", "learning_rate").to_list() == pytest.approx([0.2, 0.1])
+
+
+def test_a_diverging_run_is_reported_not_hidden():
+    history = fit(compiled(keras.optimizers.SGD(1e30)), X, Y, epochs=2, validation_data=VALID)
+    assert np.isnan(history.last("loss", "train"))
+    assert np.isnan(history.last("loss"))
+
+
+def test_an_interrupted_model_is_usable():
+    def interrupt(epoch, logs):
+        raise KeyboardInterrupt
+
+    model = compiled()
+    with pytest.raises(KeyboardInterrupt):
+        fit(
+            model,
+            X,
+            Y,
+            epochs=3,
+            callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=interrupt)],
+        )
+    assert model.steps_per_execution == 1
+    assert model.optimizer.iterations == 18
+    assert np.isfinite(fit(model, X, Y, epochs=1, validation_data=VALID).last("loss"))
+    plain_fit(model)
+    assert model.optimizer.iterations == (2 + EPOCHS) * 18
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"y": Y[:-1]}, f"x and y must have equally many rows, got {ROWS} and {ROWS - 1}"),
+        ({"x": X[:0], "y": Y[:0]}, "x and y must have at least one row, got none"),
+        ({"epochs": 0}, "epochs must be at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"validation_data": (X, Y, Y)}, r"must be a pair \(x, y\).* got tuple of length 3"),
+        ({"validation_data": X}, r"must be a pair \(x, y\).* got ndarray of length 555"),
+        ({"validation_data": {"a": (X,)}}, r"must be a pair.* got tuple of length 1 for 'a'"),
+        ({"validation_data": (X, Y[:5])}, "valid must have equally many rows, got 555 and 5"),
+    ],
+)
+def test_bad_arguments(wrong, message):
+    model = compiled()
+    with pytest.raises(ValueError, match=message):
+        fit(model, **{"x": X, "y": Y, "epochs": 1, **wrong})
+    assert model.optimizer.iterations == 0
+
+
+def test_a_model_that_is_not_compiled():
+    with pytest.raises(ValueError, match=r"model '.+' is not compiled: call model.compile"):
+        fit(mlp(), X, Y, epochs=1)
+
+
+@pytest.mark.parametrize("shown", ["0", "1"])
+def test_progress(shown, monkeypatch, capfd):
+    monkeypatch.setenv("TRAINWELL_PROGRESS", shown)
+    fit(compiled(), X, Y, epochs=2, validation_data=VALID)
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert ("2/2" in err and "epoch" in err and "val_loss=" in err) == (shown == "1")
+
+
+JAX = """
+import keras
+import test_training as t
+
+assert keras.backend.backend() == "jax"
+plain = t.compiled("sgd", units=(8,))
+expected = t.plain_fit(plain, validation_data=t.VALID)
+fast, recorder = t.compiled("sgd", units=(8,)), t.Recorder()
+history = t.fit(fast, t.X, t.Y, epochs=t.EPOCHS, validation_data=t.VALID, callbacks=[recorder])
+t.assert_same_weights(plain, fast)
+losses = t.values(history.frame, "valid", "loss")
+t.np.testing.assert_allclose(losses, expected["val_loss"], rtol=1e-5)
+assert recorder.steps_at_once == [1] * t.EPOCHS, "more steps at once bring JAX nothing"
+print("same on", keras.backend.backend())
+"""
+
+
+def in_a_new_process(code, **environment):
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment},
+        cwd=os.path.dirname(__file__),
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
+
+
+def test_on_jax():
+    pytest.importorskip("jax")
+    assert in_a_new_process(JAX, KERAS_BACKEND="jax", JAX_PLATFORMS="cpu") == "same on jax"
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs Linux's CPU affinity")
+def test_one_thread_on_a_small_machine_unless_the_reader_says_otherwise():
+    code = (
+        "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
+        "os.environ.pop('TF_NUM_INTRAOP_THREADS', None); "
+        "os.environ.update({kept}); import trainwell.runtime; "
+        "print(trainwell.runtime.cores(), os.environ['TF_NUM_INTRAOP_THREADS'])"
+    )
+    assert in_a_new_process(code.replace("{kept}", "{}")) == "1 1"
+    assert in_a_new_process(code.replace("{kept}", "TF_NUM_INTRAOP_THREADS='3'")) == "1 3"
