@@ -12,7 +12,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 HEADER = "---\nfile_format: mystnb\nkernelspec:\n  name: python3\n  display_name: Python 3\n---\n\n"
-PAGE = HEADER + "# A page\n\nText.\n\n```{code-cell} python3\nprint(6 * 7)\n```\n"
+# The page keeps count of its executions in a file, so that none goes unnoticed.
+PAGE = (
+    HEADER
+    + "# A page\n\nText.\n\n```{code-cell} python3\nprint(6 * 7)\n```\n"
+    + "\n```{code-cell} python3\nopen('count.txt', 'a').write('.')\n```\n"
+)
 CLAIM = """
 ```{code-cell} python3
 import pandas as pd
@@ -53,10 +58,12 @@ def test_a_page_is_executed_once_and_then_comes_from_the_cache(course: Path) -> 
     (record,) = json.loads((course / "_build/claims.json").read_text())
     assert (record["page"], record["title"], record["status"]) == ("page", "A page", "held")
 
+    assert (course / "count.txt").read_text() == "."
     before = (course / "_build/html/page.html").stat().st_mtime_ns
     second = build(course)
     assert "[1/1] page  from the cache" in second.stdout
     assert (course / "_build/html/page.html").stat().st_mtime_ns == before
+    assert (course / "count.txt").read_text() == "."
 
     (course / "page.md").write_text(PAGE.replace("6 * 7", "6 * 8") + CLAIM)
     assert "[1/1] page  executed in" in build(course).stdout

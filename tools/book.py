@@ -18,7 +18,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import nbformat
 import yaml
 from jupyter_book.sphinx import build_sphinx
 from jupyter_cache import get_cache
@@ -26,7 +25,6 @@ from jupyter_cache.base import CacheBundleIn, JupyterCacheAbstract
 from myst_nb.core.read import is_myst_markdown_notebook, myst_nb_reader_plugin
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError
-
 from traitlets.config import Config
 
 from trainwell import datasets, runtime
@@ -133,7 +131,7 @@ def execute(page: str, notebook: Any, progress: Progress) -> float:
     code_cells = [i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
     start, index = time.perf_counter(), 0
     try:
-        with tempfile.TemporaryDirectory() as sockets, client_for(page, notebook, sockets) as client:
+        with tempfile.TemporaryDirectory() as folder, client_for(page, notebook, folder) as client:
             for done, index in enumerate(code_cells, start=1):
                 client.execute_cell(notebook.cells[index], index)
                 progress.cell_done(done)
@@ -224,7 +222,8 @@ def main() -> None:
         execute_pages(cache)
         build_site(str(cache.path))
         page = (SITE / "index.html").relative_to(ROOT)
-        print(f"{page} is ready after {duration(time.perf_counter() - start)} ({runtime.profile()})")
+        took = duration(time.perf_counter() - start)
+        print(f"{page} is ready after {took} (profile: {runtime.profile()})")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ done
 if [ "${1:-}" = --fix ]; then
   ruff check --quiet --fix . && ruff format --quiet .
   for chapter in chapters/*.md; do
-    jupytext --quiet --pipe "ruff format --quiet --line-length 88 -" "$chapter"
+    jupytext --quiet --pipe "ruff format --quiet --line-length 74 -" "$chapter"
+    sed -i.bak '/^    \(jupytext\|format\)_version:/d' "$chapter" && rm "$chapter.bak"
   done
   exit
 fi
@@ -22,7 +23,7 @@ fi
 ruff check --quiet .
 ruff format --quiet --check . || { echo "lint: run 'make format'" >&2; exit 1; }
 ruff check --quiet --no-force-exclude --ignore D100,D103,E402,B018,F704 "$notebooks"
-ruff format --quiet --check --line-length 88 "$notebooks" || { echo "lint: a chapter's cell: run 'make format'" >&2; exit 1; }
+ruff format --quiet --check --line-length 74 "$notebooks" || { echo "lint: a chapter's cell: run 'make format'" >&2; exit 1; }
 mypy --no-error-summary
 codespell --quiet-level 2 $(git ls-files '*.md' '*.py' '*.sh' '*.yml' '*.toml' '*.bib' '*.css' Makefile)
 python tools/prose.py

@@ -125,14 +125,15 @@ def check(text: str, introduced: dict[str, set[str]] | None = None) -> list[str]
         used += [(line, key) for key in glue_keys_used(token)]
         defined |= set(glue_keys_defined(token))
         prose += [c.content for c in token.children or [] if c.type == "text"]
-    problems += [f"{n}: the key '{k}' is not glued on this page" for n, k in used if k not in defined]
+    problems += [f"{n}: the key '{k}' is not glued here" for n, k in used if k not in defined]
     return problems + list(check_citations(text, " ".join(prose), introduced or {}))
 
 
 def main() -> int:
     introduced = methods(ROOT / "references.bib")
     count = 0
-    for page in sorted([*ROOT.glob("*.md"), *ROOT.glob("chapters/*.md"), *ROOT.glob("datasets/**/*.md")]):
+    folders = ["*.md", "chapters/*.md", "datasets/**/*.md"]
+    for page in sorted(path for folder in folders for path in ROOT.glob(folder)):
         is_chapter = page.parent.name == "chapters"
         for problem in check(page.read_text(), introduced if is_chapter else None):
             print(f"{page.relative_to(ROOT)}:{problem}")

@@ -1,4 +1,4 @@
-"""The command line: `python -m trainwell data`."""
+"""The command line: `python -m trainwell data` and `python -m trainwell sabotage`."""
 
 import argparse
 import sys
@@ -19,7 +19,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="List the data sets: where each was found and whether it was checked.",
     )
     data.add_argument("--fetch", action="store_true", help="download what is missing")
+    sabotage = commands.add_parser(
+        "sabotage",
+        help="spoil the evidence of every claim of a built book: each must fail",
+        description="Spoil the evidence of every claim of a built book: each must fail.",
+    )
+    sabotage.add_argument("file", help="the claims that the build collected, a JSON file")
     options = parser.parse_args(arguments)
+
+    if options.command == "sabotage":
+        from trainwell.claims import main_sabotage
+
+        return main_sabotage(options.file)
 
     from trainwell.datasets.report import show
 
