@@ -90,9 +90,7 @@ def visit(browser: Browser, address: str) -> Visit:
 
 
 @pytest.mark.parametrize("name", pages())
-def test_a_page_loads_with_no_error_and_no_request_leaves_the_site(
-    visit: Visit, name: str
-) -> None:
+def test_a_page_loads_with_no_error_and_no_request_leaves_the_site(visit: Visit, name: str) -> None:
     page = visit.open(name)
     assert page.locator("h1").count() == 1
     assert visit.complaints == []
