@@ -72,8 +72,18 @@ def _accept_records(app: Sphinx, config: Config) -> None:
     config.suppress_warnings = [*config.suppress_warnings, "mystnb.unknown_mime_type"]
 
 
+def _drop_thebe(
+    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
+) -> None:
+    """Take out the scripts of Thebe, which Jupyter Book loads twice and this book does not use."""
+    context["script_files"] = [
+        script for script in context["script_files"] if "thebe" not in str(script).lower()
+    ]
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("config-inited", _accept_records)
     app.add_config_value("course_claims_file", "_build/claims.json", "env", str)
     app.add_directive("claims", Claims)
+    app.connect("html-page-context", _drop_thebe, priority=900)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

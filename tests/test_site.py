@@ -92,7 +92,7 @@ def visit(browser: Browser, address: str) -> Visit:
 @pytest.mark.parametrize("name", pages())
 def test_a_page_loads_with_no_error_and_no_request_leaves_the_site(visit: Visit, name: str) -> None:
     page = visit.open(name)
-    assert page.locator("h1").count() == 1
+    assert page.locator("article h1").count() == 1
     assert visit.complaints == []
 
 
@@ -120,10 +120,10 @@ def test_search_finds_dropout(visit: Visit) -> None:
 @pytest.mark.parametrize("name", pages())
 def test_every_figure_has_an_alt_text(visit: Visit, name: str) -> None:
     page = visit.open(name)
-    for picture in page.locator("main img, main svg[role=img]").all():
+    for picture in page.locator("article img, figure svg[role=img]").all():
         alt = picture.get_attribute("alt") or picture.get_attribute("aria-label") or ""
         assert len(alt) > 20, picture.evaluate("element => element.outerHTML.slice(0, 300)")
-    bare = page.locator("main .cell_output svg:not([role=img]):not(svg svg):not(mjx-container svg)")
+    bare = page.locator(".cell_output svg:not([role=img]):not(svg svg):not(mjx-container svg)")
     assert bare.count() == 0
     if name.startswith("chapters/"):
         assert page.locator("figure.tw-figure svg[role=img]").count() >= 3
