@@ -72,18 +72,25 @@ def _accept_records(app: Sphinx, config: Config) -> None:
     config.suppress_warnings = [*config.suppress_warnings, "mystnb.unknown_mime_type"]
 
 
-def _drop_thebe(
+def _mend_page(
     app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
 ) -> None:
-    """Take out the scripts of Thebe, which Jupyter Book loads twice and this book does not use."""
+    """Mend what the browser's checks find in the pages that Sphinx and Jupyter Book make."""
+    # Jupyter Book loads Thebe twice, which is an error, and this book does not use it.
     context["script_files"] = [
         script for script in context["script_files"] if "thebe" not in str(script).lower()
     ]
+    # A bibliography's entries are no list items, so a screen reader must not be told of a list.
+    context["body"] = context.get("body", "").replace(
+        '<div role="list" class="citation-list">', '<div class="citation-list">'
+    )
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("config-inited", _accept_records)
     app.add_config_value("course_claims_file", "_build/claims.json", "env", str)
+    # Sphinx does not see that an extension changed: a new value makes it write every page anew.
+    app.add_config_value("course_extension_key", "", "html", str)
     app.add_directive("claims", Claims)
-    app.connect("html-page-context", _drop_thebe, priority=900)
+    app.connect("html-page-context", _mend_page, priority=900)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -123,7 +123,7 @@ def test_every_figure_has_an_alt_text(visit: Visit, name: str) -> None:
     for picture in page.locator("article img, figure svg[role=img]").all():
         alt = picture.get_attribute("alt") or picture.get_attribute("aria-label") or ""
         assert len(alt) > 20, picture.evaluate("element => element.outerHTML.slice(0, 300)")
-    bare = page.locator(".cell_output svg:not([role=img]):not(svg svg):not(mjx-container svg)")
+    bare = page.locator("figure svg:not([role=img]):not(svg svg)")
     assert bare.count() == 0
     if name.startswith("chapters/"):
         assert page.locator("figure.tw-figure svg[role=img]").count() >= 3

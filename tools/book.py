@@ -187,6 +187,7 @@ def build_site(cache_path: str) -> None:
     """Let Jupyter Book make the site from the cached outputs; a warning is an error."""
     overrides: dict[str, Any] = {
         "nb_execution_cache_path": cache_path,
+        "course_extension_key": hashlib.sha256((ROOT / "_ext/course.py").read_bytes()).hexdigest(),
         "course_claims_file": str(BUILD / "claims.json"),
         "external_toc_path": "_toc.yml",
         "latex_individualpages": False,
