@@ -290,12 +290,14 @@ def test_a_full_disk_leaves_nothing(images, cache, monkeypatch):
 # Runs `python -m trainwell data --fetch` with the songs of this test's server, and patience:
 # on a busy machine the other process may take seconds to start.
 FETCH = """
-import json, sys
+import json, signal, sys
 from dataclasses import replace
 from trainwell.__main__ import main
 from trainwell.datasets import download
 from trainwell.datasets.manifest import manifest
 download.TIMEOUT = 60
+# Started in the background of a shell, a process would ignore interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 spotify = replace(manifest()["spotify"], **json.loads(sys.argv[1]))
 manifest().clear()
 manifest()["spotify"] = spotify
@@ -414,6 +416,12 @@ def test_debians_package_serves_without_root(debian, cache):
     assert update.endswith(" update")
     assert downloaded.endswith(" download pictures")
     assert f"Dir::State::lists={cache}" in downloaded  # the system's lists are left alone
+
+
+@pytest.mark.usefixtures("debian", "songs")
+def test_the_command_asks_for_debians_package(capsys):
+    assert main(["data", "--fetch"]) == 0
+    assert "stands in" not in capsys.readouterr().out
 
 
 def test_a_loader_leaves_the_package_manager_alone(debian):

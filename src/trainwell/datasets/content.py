@@ -86,11 +86,11 @@ def _parse_csv(path: Path) -> pd.DataFrame:
     import pandas as pd
 
     try:
-        with path.open(encoding="utf-8-sig") as file:
+        with path.open(encoding="utf-8") as file:
             header = file.readline()
         # UCI separates its own copy of the wines with semicolons.
         separator = ";" if header.count(";") > header.count(",") else ","
-        table = pd.read_csv(path, sep=separator, encoding="utf-8-sig", low_memory=False)
+        table = pd.read_csv(path, sep=separator, low_memory=False)
     except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise DataError(f"{path} is not a sound CSV file: {error}.") from error
     if not isinstance(table.index, pd.RangeIndex):  # pandas took the first cells for an index
