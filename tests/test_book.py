@@ -11,7 +11,10 @@ import book
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-HEADER = "---\nfile_format: mystnb\nkernelspec:\n  name: python3\n  display_name: Python 3\n---\n\n"
+HEADER = (
+    "---\nfile_format: mystnb\nkernelspec:\n  name: python3\n  display_name: Python 3\n"
+    "  language: python\n---\n\n"
+)
 # The page keeps count of its executions in a file, so that none goes unnoticed.
 PAGE = (
     HEADER
@@ -74,7 +77,7 @@ def test_a_cell_that_raises_stops_the_build(course: Path) -> None:
     (course / "page.md").write_text(PAGE.replace("print(6 * 7)", "rate = 1.5\n1 / 0"))
     result = build(course)
     assert result.returncode != 0
-    assert "page.md: cell 2, line 13" in result.stdout
+    assert "page.md: cell 2, line 14" in result.stdout
     assert "ZeroDivisionError" in result.stdout
     assert not (course / "_build/html/page.html").exists()
 
