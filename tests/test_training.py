@@ -45,29 +45,29 @@ def assert_same_weights(one, other):
 
 
 class Recorder(keras.callbacks.Callback):
-    """Note how many steps TensorFlow runs at once; acts on epochs only."""
+    """Note the logs of each epoch, and how many blocks it took; acts on epochs only."""
 
     def __init__(self):
         super().__init__()
-        self.steps_at_once = []
+        self.blocks = []
         self.logs = []
 
     def on_epoch_end(self, epoch, logs=None):
-        self.steps_at_once.append(self.model.steps_per_execution)
+        self.blocks.append(self.params["steps"])
         self.logs.append(dict(logs))
 
 
-# All 18 steps of an epoch at once; 7, 7 and the 4 that remain; 9 and 9.
-@pytest.mark.parametrize("steps_at_once", [200, 7, 9])
-def test_the_weights_and_the_history_of_plain_keras(steps_at_once, monkeypatch):
-    monkeypatch.setattr(training, "STEPS_AT_ONCE", steps_at_once)
+# All 18 batches of an epoch in one block; 7, 7 and the 4 that remain; 9 and 9; one by one.
+@pytest.mark.parametrize(("batches_a_block", "blocks"), [(200, 1), (7, 3), (9, 2), (0, 18)])
+def test_the_weights_and_the_history_of_plain_keras(batches_a_block, blocks, monkeypatch):
+    monkeypatch.setattr(training, "BLOCK_BYTES", batches_a_block * X[:BATCH].nbytes)
     plain, recorder = compiled(), Recorder()
     before = plain_fit(plain, validation_data=VALID)
     fast = compiled()
     history = fit(
         fast, X, Y, epochs=EPOCHS, batch_size=BATCH, validation_data=VALID, callbacks=[recorder]
     )
-    assert recorder.steps_at_once == [min(steps_at_once, 18)] * EPOCHS
+    assert recorder.blocks == [blocks] * EPOCHS
     assert_same_weights(plain, fast)
     assert plain.optimizer.iterations == fast.optimizer.iterations == 18 * EPOCHS
     assert len(history.frame) == 4 * EPOCHS
@@ -120,7 +120,7 @@ def test_the_model_is_left_as_it_was_found():
     for model, train in [(plain, plain_fit), (fast, lambda m: fit(m, X, Y, epochs=EPOCHS))]:
         keras.utils.set_random_seed(1)
         train(model)
-    assert fast.steps_per_execution == 1
+    assert fast.train_step.__func__ is keras.Model.train_step
     batches = []
     for model in (plain, fast):
         keras.utils.set_random_seed(2)
@@ -199,9 +199,38 @@ def test_callbacks_on_epochs_keep_the_speed_and_act_as_ever():
         validation_data=VALID,
         callbacks=[lowest_loss, halve, recorder],
     )
-    assert recorder.steps_at_once == [18, 18]
+    assert recorder.blocks == [1, 1]
     assert history.frame["epoch"].max() == 2, "no epoch improves by 10, so the second is the last"
     assert values(history.frame, "train", "learning_rate").to_list() == pytest.approx([0.2, 0.1])
+
+
+class TwoSteps(keras.Sequential):
+    """A model with a training step of its own: two steps on every batch."""
+
+    def train_step(self, data):
+        super().train_step(data)
+        return super().train_step(data)
+
+
+def test_a_model_with_its_own_training_step_keeps_it():
+    keras.utils.set_random_seed(0)
+    model = TwoSteps([keras.Input((6, 5)), keras.layers.Flatten(), keras.layers.Dense(3)])
+    model.compile("sgd", "mse")
+    fit(model, X, keras.utils.to_categorical(Y), epochs=2, batch_size=BATCH)
+    assert model.optimizer.iterations == 2 * 2 * 18
+
+
+def test_a_model_that_is_built_by_its_first_batch():
+    def unbuilt():
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(3, "softmax")])
+        model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+        return model
+
+    plain, fast = unbuilt(), unbuilt()
+    plain_fit(plain)
+    fit(fast, X, Y, epochs=EPOCHS, batch_size=BATCH)
+    assert_same_weights(plain, fast)
 
 
 def test_a_diverging_run_is_reported_not_hidden():
@@ -223,7 +252,6 @@ def test_an_interrupted_model_is_usable():
             epochs=3,
             callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=interrupt)],
         )
-    assert model.steps_per_execution == 1
     assert model.optimizer.iterations == 18
     assert np.isfinite(fit(model, X, Y, epochs=1, validation_data=VALID).last("loss"))
     plain_fit(model)
@@ -276,7 +304,7 @@ history = t.fit(fast, t.X, t.Y, epochs=t.EPOCHS, validation_data=t.VALID, callba
 t.assert_same_weights(plain, fast)
 losses = t.values(history.frame, "valid", "loss")
 t.np.testing.assert_allclose(losses, expected["val_loss"], rtol=1e-5)
-assert recorder.steps_at_once == [1] * t.EPOCHS, "more steps at once bring JAX nothing"
+assert recorder.blocks == [18] * t.EPOCHS, "blocks bring JAX nothing"
 print("same on", keras.backend.backend())
 """
 

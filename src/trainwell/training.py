@@ -1,14 +1,15 @@
 """`fit`: Keras's fit made fast for small models, with a tidy history.
 
-Between two small training steps, Keras on TensorFlow spends more time in Python than the step
-itself takes. `fit` lets TensorFlow run 200 steps at once (`steps_per_execution`). The steps are
-the same, in the same order, so the weights and the history are the same too. On JAX, Keras
-already hands one step after the other to the device without waiting: `fit` is its own fit there.
+Between two small training steps, Keras on TensorFlow spends more time in Python and in fetching
+the next batch than the step itself takes. `fit` has Keras fetch many batches as one block, and
+goes through the block inside TensorFlow. The batches are the same, in the same order, so the
+weights and the history are the same too. Elsewhere `fit` is Keras's own: on JAX, where a step
+does not wait for Python, and on a GPU, where XLA compiles a step for batches of one size.
 """
 
-import math
+import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +20,8 @@ from tqdm import tqdm
 
 from trainwell.runtime import show_progress
 
-# From 100 steps on, more are no faster; and Ctrl+C waits until those under way are done.
-STEPS_AT_ONCE = 200
+# Small beside any data set; larger blocks are no faster, and Ctrl+C waits for the end of one.
+BLOCK_BYTES = 2**23
 # Evaluation needs no gradients: large batches give the same numbers sooner.
 EVALUATION_BATCH = 2_048
 # Inputs of so many numbers, 2,000 images of 28 x 28 say, are evaluated as one batch.
@@ -75,7 +76,7 @@ def fit(
     After `keras.utils.set_random_seed`, the weights are those that plain `model.fit` reaches.
 
     Args:
-        model: A compiled Keras model. Its `steps_per_execution` is left as it was found.
+        model: A compiled Keras model. It is left as it was found, but for the training.
         x: Inputs, an array with one example a row.
         y: Targets, as many as inputs.
         epochs: How often to go through the data.
@@ -96,22 +97,21 @@ def fit(
     _check(model, {"x and y": (x, y), **splits}, epochs, batch_size)
     evaluate = _Evaluate(splits)
     bar = tqdm(total=epochs, unit="epoch", leave=None, disable=not show_progress())
-    given = model.steps_per_execution
+    in_blocks = _can_train_in_blocks(model) and not any(map(_acts_on_batches, callbacks))
     start = time.perf_counter()
-    try:
-        if keras.backend.backend() == "tensorflow" and not any(map(_acts_on_batches, callbacks)):
-            _set_steps_per_execution(model, min(STEPS_AT_ONCE, math.ceil(len(x) / batch_size)))
+    if in_blocks and model.built:
+        # TensorFlow traces a step twice if the first time makes variables: the optimizer's and
+        # the metrics'. Make them before.
+        model._symbolic_build(data_batch=(x[:1], y[:1]))
+    with bar, _blocks_of(batch_size, model) if in_blocks else contextlib.nullcontext():
         logs = model.fit(
             x,
             y,
-            batch_size=batch_size,
+            batch_size=_block_size(x, batch_size) if in_blocks else batch_size,
             epochs=epochs,
             callbacks=[evaluate, _Progress(bar), *callbacks],
             verbose=0,
         ).history
-    finally:
-        _set_steps_per_execution(model, given)
-        bar.close()
     seconds = time.perf_counter() - start
     rows = [
         (epoch, "train", name, value)
@@ -162,11 +162,44 @@ class _Progress(keras.callbacks.Callback):  # type: ignore[misc]
         self.bar.update()
 
 
-def _set_steps_per_execution(model: Any, steps: int) -> None:
-    if steps != model.steps_per_execution:
-        model.steps_per_execution = steps
-        # Keras made these for another number of steps, and would leave out the rest.
-        model.train_function = model.test_function = model.predict_function = None
+def _can_train_in_blocks(model: Any) -> bool:
+    return (
+        keras.backend.backend() == "tensorflow"
+        and not model.jit_compile
+        and type(model).train_step is keras.Model.train_step
+    )
+
+
+def _block_size(x: Any, batch_size: int) -> int:
+    """Return how many examples make a block: whole batches, and one at least."""
+    batch_bytes = batch_size * np.asarray(x[:1]).nbytes
+    return batch_size * max(1, BLOCK_BYTES // batch_bytes)
+
+
+@contextlib.contextmanager
+def _blocks_of(batch_size: int, model: Any) -> Iterator[None]:
+    """Let the model take a block of examples as one step, and go through it batch by batch."""
+    one_step = model.train_step
+
+    def many_steps(block: Split) -> Any:
+        x, y = block
+        size = keras.ops.shape(x)[0]
+
+        def step(start: Any) -> tuple[Any]:
+            stop = keras.ops.minimum(start + batch_size, size)
+            one_step((x[start:stop], y[start:stop]))
+            return (stop,)
+
+        keras.ops.while_loop(lambda start: start < size, step, (0,))
+        return model.get_metrics_result()
+
+    model.train_step = many_steps
+    model.train_function = None  # made for the step before, if there is one
+    try:
+        yield
+    finally:
+        del model.train_step  # now it is the class's again
+        model.train_function = None
 
 
 def _acts_on_batches(callback: keras.callbacks.Callback) -> bool:
