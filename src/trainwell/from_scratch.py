@@ -2,9 +2,9 @@
 
     path = descend(Adam(learning_rate=0.1), ROSENBROCK.gradient, ROSENBROCK.start, steps=200)
 
-Each takes the steps of Keras's optimizer of that name, to the last digits of a float64. Where
-Keras differs from the paper, the docstring says how. In all of them `w` is the array of weights,
-of any shape, and `g` the gradient of the loss with respect to it, of the same shape.
+Each takes the steps of Keras's optimizer of that name. Where Keras differs from the paper, the
+docstring says how. In all of them `w` is the array of weights, of any shape, and `g` the gradient
+of the loss with respect to it, of the same shape.
 """
 
 import math

@@ -294,7 +294,9 @@ def _check_range_test(
             "learning rate. The test sets the rate itself."
         )
     if len(x) != len(y) or len(x) == 0:
-        raise ValueError(f"x and y must have equally many rows, got {len(x)} and {len(y)}.")
+        raise ValueError(
+            f"x and y must have equally many rows, one or more, got {len(x)} and {len(y)}."
+        )
     if not 0 < min_learning_rate < max_learning_rate < math.inf:
         raise ValueError(
             "min_learning_rate must be more than 0 and less than max_learning_rate, got "
