@@ -26,8 +26,10 @@ from trainwell.runtime import show_progress
 
 # 1cycle rises for 45 % of the steps, falls back for as many, and has the rest for its last phase.
 RISING = 0.45
-# A range test stops when the loss is so many times what it was at first.
+# A range test stops when the loss is so many times what it was at first. One batch's loss says
+# little: medians of so many losses are compared.
 EXPLODED = 4
+LOSSES = 5
 
 
 @keras.saving.register_keras_serializable(package="trainwell")
@@ -242,8 +244,8 @@ def lr_range_test(
 
     Returns:
         One row a step, with the columns `step` (from 1), `learning_rate` and `loss`, the loss of
-        the step's batch before the step. It ends early with the first loss that is not finite or is
-        more than four times the first row's.
+        the step's batch before the step. It ends early when a loss is not finite, or the median of
+        the last five is more than four times that of the first five.
 
     Raises:
         ValueError: If the model is not compiled or not built, its optimizer has a schedule, the
@@ -266,7 +268,10 @@ def lr_range_test(
             model.reset_metrics()  # else Keras returns the mean loss of all steps so far
             loss = float(model.train_on_batch(x[batch], y[batch], return_dict=True)["loss"])
             rows.append((step, float(rate), loss))
-            if not loss <= EXPLODED * rows[0][2]:  # so put, it is true of nan too
+            losses = [row[2] for row in rows]
+            if not math.isfinite(loss) or (
+                np.median(losses[-LOSSES:]) > EXPLODED * np.median(losses[:LOSSES])
+            ):
                 break
     finally:
         for variable, value in zip(variables, found, strict=True):
