@@ -3,7 +3,8 @@
 Read it from the ground up; a floor imports only the floors below it:
 
 0. `datasets`, `runtime`: loading and splitting; seeds, profile, device, versions
-1. `layers`: the layers that Keras does not have
+1. `layers`, `schedules`: the layers and schedules that Keras does not have; `from_scratch`,
+   `surfaces`: every optimizer in NumPy, and losses to run them on
 2. `models`: the networks that the chapters share
 3. `training`: `fit`, Keras's fit made fast, with a tidy history
 4. `experiments`: many runs over seeds, in parallel
