@@ -19,6 +19,7 @@ def run_nbval(folder: Path) -> subprocess.CompletedProcess[str]:
         **os.environ,
         "TRAINWELL_PROFILE": "quick",
         "TRAINWELL_PROGRESS": "0",
+        "TRAINWELL_RUNS": str(folder / "runs"),
         "SERIAL_KERNELS_LOCK": str(folder / "kernels.lock"),
         "PYTHONPATH": str(ROOT / "tests"),
     }

@@ -8,8 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from trainwell import experiments
+from trainwell import _runs, experiments
 from trainwell.experiments import run
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path, monkeypatch):
+    """Keep the runs of a test where no other test finds them."""
+    monkeypatch.setenv("TRAINWELL_RUNS", str(tmp_path / "runs"))
 
 
 def test_a_row_for_every_combination_in_the_order_of_the_grid():
@@ -77,10 +83,10 @@ def test_workers_are_other_processes_and_stay_for_the_next_call():
     def process(i):
         return {"id": os.getpid()}
 
-    ids = [set(run(process, {"i": range(4)}, jobs=2)["id"]) for _ in range(3)]
+    ids = [set(run(process, {"i": range(4)}, jobs=2, keep=False)["id"]) for _ in range(3)]
     assert os.getpid() not in set.union(*ids)
     assert len(set.union(*ids)) <= 2
-    assert set(run(process, {"i": range(4)}, jobs=1)["id"]) == {os.getpid()}
+    assert set(run(process, {"i": range(4)}, jobs=1, keep=False)["id"]) == {os.getpid()}
 
 
 def fails_at_two(i):
@@ -90,23 +96,182 @@ def fails_at_two(i):
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_a_run_that_raises_is_named(jobs):
-    message = r"the run with i=2, name='x' raised ZeroDivisionError\('two is one too many'\)"
-    with pytest.raises(RuntimeError, match=message) as caught:
-        run(lambda i, name: fails_at_two(i), {"i": range(9), "name": ["x"]}, jobs=jobs)
-    assert caught.value.__cause__ is not None
-    assert len(run(fails_at_two, {"i": [0, 1]}, jobs=jobs)) == 2
+def test_a_run_that_raises_has_its_error_in_its_row(jobs):
+    message = r"1 of 4 runs raised; the first, with i=2, name='x': ZeroDivisionError.*fails_at_two"
+    with pytest.warns(UserWarning, match=f"(?s){message}"):
+        table = run(lambda i, name: fails_at_two(i), {"i": range(4), "name": ["x"]}, jobs=jobs)
+    assert list(table.columns) == ["i", "name", "value", "error"]
+    assert table["value"].fillna(-1).to_list() == [0, 1, -1, 3]
+    assert table["error"][2] == "ZeroDivisionError('two is one too many')"
+    assert table["error"].isna().to_list() == [True, True, False, True]
+    assert "error" not in run(fails_at_two, {"i": [0, 1]}, jobs=jobs)
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_runs_after_one_that_raised_are_not_started(jobs, tmp_path):
-    def note(i):
-        (tmp_path / str(i)).touch()
-        return fails_at_two(i)
+def test_if_all_runs_raise_so_does_the_grid(jobs):
+    with pytest.raises(RuntimeError, match=r"(?s)2 of 2 runs raised; .* i=2.*in fails_at_two"):
+        run(fails_at_two, {"i": [2, 2]}, jobs=jobs)
 
-    with pytest.raises(RuntimeError, match="i=2"):
-        run(note, {"i": range(200)}, jobs=jobs)
-    assert len(list(tmp_path.iterdir())) < 100
+
+def test_a_nan_is_a_value_like_any_other():
+    table = run(lambda i: {"loss": float("nan") if i else 0.5}, {"i": [0, 1]}, jobs=1)
+    assert table["loss"].isna().to_list() == [False, True]
+    assert "error" not in table
+
+
+def times(tmp_path):
+    """How often each run was made; `counted` notes it."""
+    return {path.name: len(path.read_text()) for path in sorted(tmp_path.glob("?"))}
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_finished_run_is_not_made_again(jobs, tmp_path):
+    def counted(i):
+        with (tmp_path / str(i)).open("a") as file:
+            file.write("x")
+        return pd.DataFrame({"j": [0, 1], "value": [i, float("nan")]})
+
+    first = run(counted, {"i": [1, 2]}, jobs=jobs)
+    again = run(counted, {"i": [2, 3, 1]}, jobs=jobs)
+    assert times(tmp_path) == {"1": 1, "2": 1, "3": 1}
+    pd.testing.assert_frame_equal(
+        first[first["i"] == 1], again[again["i"] == 1].set_index(first.index[:2])
+    )
+    run(counted, {"i": [1]}, jobs=jobs, keep=False)
+    assert times(tmp_path)["1"] == 2
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_an_interrupted_grid_goes_on_where_it_was(jobs, tmp_path):
+    def interrupted(i):
+        with (tmp_path / str(i)).open("a") as file:
+            file.write("x")
+        if i == 2 and not (tmp_path / "go on").exists():
+            raise KeyboardInterrupt
+        return {"value": i}
+
+    with pytest.raises(KeyboardInterrupt):
+        run(interrupted, {"i": [0, 1, 2]}, jobs=jobs)
+    (tmp_path / "go on").touch()
+    assert run(interrupted, {"i": [0, 1, 2]}, jobs=jobs)["value"].to_list() == [0, 1, 2]
+    assert times(tmp_path)["0"] == 1
+    assert times(tmp_path)["2"] == 2
+
+
+def test_a_run_that_raised_is_made_again(tmp_path):
+    def fails_once(i):
+        if i and not (tmp_path / "seen").exists():
+            (tmp_path / "seen").touch()
+            raise OSError("the disk is full")
+        return {"value": i}
+
+    with pytest.warns(UserWarning, match="the disk is full"):
+        run(fails_once, {"i": [0, 1]}, jobs=1)
+    assert run(fails_once, {"i": [0, 1]}, jobs=1)["value"].to_list() == [0, 1]
+
+
+@pytest.mark.parametrize("rubbish", [b"", b"no pickle", "cut short"])
+def test_a_damaged_file_is_made_again(rubbish, tmp_path):
+    run(fails_at_two, {"i": [5]}, jobs=1)
+    (kept,) = (tmp_path / "runs").iterdir()
+    kept.write_bytes(kept.read_bytes()[:-9] if rubbish == "cut short" else rubbish)
+    assert run(fails_at_two, {"i": [5]}, jobs=1)["value"].item() == 5
+    assert pd.read_pickle(kept)["value"].item() == 5
+
+
+def test_a_folder_that_can_not_be_written_is_no_error(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("TRAINWELL_RUNS", str(tmp_path / "file" / "runs"))
+    assert run(fails_at_two, {"i": [5]}, jobs=1)["value"].item() == 5
+
+
+PAGE = """
+import functools
+import numpy as np
+
+FACTOR = 2
+TABLE = np.arange(3.0)
+
+class Model:
+    slope = 1.0
+    def predict(self, x):
+        return self.slope * x
+
+def helper(x):
+    return FACTOR * x + TABLE.sum()
+
+def experiment(i, offset=0):
+    square = lambda x: x**2
+    return {"value": [helper(square(v)) + Model().predict(v) for v in [i]][0] + offset}
+"""
+
+
+def place(source, function="experiment", **point):
+    """Where a run of a page's function is kept, in a page with the given code."""
+    page = {"__name__": "__main__"}
+    exec(source, page)
+    (found,) = _runs.places_of(eval(function, page), [point or {"i": 1}])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("FACTOR = 2", "FACTOR = 3"),
+        ("np.arange(3.0)", "np.arange(4.0)"),
+        ("slope = 1.0", "slope = 2.0"),
+        ("self.slope * x", "self.slope + x"),
+        ("FACTOR * x", "FACTOR - x"),
+        ("x**2", "x**3"),
+        ("offset=0", "offset=1"),
+        ("TABLE.sum()", "TABLE.max()"),
+    ],
+)
+def test_another_code_is_another_run(old, new):
+    assert old in PAGE
+    assert place(PAGE) == place(PAGE) != place(PAGE.replace(old, new))
+
+
+def test_what_does_not_decide_a_run_does_not_make_it_another():
+    with_comments = PAGE.replace("def helper", "# A comment.\n\n\ndef helper")
+    unrelated = PAGE + "\ndef unrelated():\n    return 1\n"
+    assert place(PAGE) == place(with_comments) == place(unrelated)
+
+
+@pytest.mark.parametrize("point", [{"i": 2}, {"i": 1.0}, {"i": "1"}, {"i": (1,)}, {"offset": 1}])
+def test_other_arguments_are_another_run(point):
+    assert place(PAGE, **point) != place(PAGE, i=1)
+
+
+def test_the_code_behind_a_partial_counts():
+    partial = "functools.partial(experiment, offset=3)"
+    found = [place(PAGE), place(PAGE, partial), place(PAGE.replace("FACTOR *", "3 *"), partial)]
+    assert len(set(found)) == 3
+    assert place(PAGE, "Model().predict") is None, "what is in an object of a page is not known"
+
+
+def test_the_profile_and_the_package_count(monkeypatch):
+    before = place(PAGE)
+    monkeypatch.setenv("TRAINWELL_PROFILE", "quick")
+    assert place(PAGE) != before
+    monkeypatch.delenv("TRAINWELL_PROFILE")
+    monkeypatch.setattr(_runs, "versions", lambda: {"keras": "3.99"})
+    assert place(PAGE) != before
+
+
+def test_a_run_is_found_from_another_process():
+    code = f"import test_experiments as t; print(t.place({PAGE!r}))"
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            cwd=os.path.dirname(__file__),
+            capture_output=True,
+            text=True,
+        ).stdout.strip()
+        for seed in ["1", "2"]
+    }
+    assert found == {str(place(PAGE))}
 
 
 def test_a_worker_that_dies_is_told_and_replaced():
@@ -126,7 +291,7 @@ def test_after_an_interrupt_the_workers_are_replaced():
 
 @pytest.mark.parametrize(("device", "jobs"), [("CPU", 5), ("NVIDIA H100", 1)])
 def test_by_default_a_process_for_each_core_but_one_on_a_gpu(device, jobs, monkeypatch):
-    def asked(function, points, jobs):
+    def asked(function, points, places, jobs):
         return iter([pd.DataFrame({"jobs": [jobs]})])
 
     monkeypatch.setattr(experiments, "device", lambda: device)
@@ -152,7 +317,9 @@ def test_bad_arguments(grid, jobs, message):
 
 
 def test_a_function_that_returns_no_table():
-    with pytest.raises(RuntimeError, match=r"i=0 must return a mapping or a data frame, got int"):
+    with pytest.raises(
+        RuntimeError, match=r"i=0: .*must return a mapping or a data frame, got int"
+    ):
         run(lambda i: i, {"i": [0]}, jobs=1)
 
 

@@ -122,7 +122,8 @@ def client_for(page: str, notebook: Any, sockets: str) -> Iterator[NotebookClien
         kernel_name="python3",
         resources={"metadata": {"path": str((ROOT / page).parent)}},
     )
-    with client.setup_kernel():
+    # TensorFlow logs its start to the terminal, whatever one sets. It is of no use to a reader.
+    with open(os.devnull, "w") as nowhere, client.setup_kernel(stdout=nowhere, stderr=nowhere):
         yield client
 
 
@@ -220,6 +221,7 @@ def main() -> None:
         os.environ.update(TRAINWELL_PROGRESS="0", TF_CPP_MIN_LOG_LEVEL="3")
         subprocess.run([sys.executable, "-m", "trainwell", "data", "--fetch"], check=True)
         cache = open_cache()
+        os.environ["TRAINWELL_RUNS"] = str(Path(cache.path) / "runs")  # what pages share
         execute_pages(cache)
         build_site(str(cache.path))
         page = (SITE / "index.html").relative_to(ROOT)

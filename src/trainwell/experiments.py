@@ -2,23 +2,29 @@
 
     runs = run(train, {"rate": [0.0, 0.2], "seed": seeds(5)})
 
-calls `train(rate=..., seed=...)` for every combination and returns one tidy table.
+calls `train(rate=..., seed=...)` for every combination and returns one tidy table. A run that
+is done is kept on disk, by all that made it: interrupt a grid, call it again, and it goes on.
 """
 
 import contextlib
 import itertools
 import multiprocessing
 import os
+import signal
+import traceback
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import cloudpickle
 import pandas as pd
 from tqdm import tqdm
 
+from trainwell._runs import load, places_of, save
 from trainwell.runtime import cores, device, show_progress
 
 # A run gets one core and one thread: two runs side by side finish sooner than two threads
@@ -30,6 +36,8 @@ WORKER_ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
     "TRAINWELL_PROGRESS": "0",
 }
+# The column in which a run that raised brings its traceback.
+TRACEBACK = "_traceback"
 
 
 def run(
@@ -37,6 +45,7 @@ def run(
     grid: Mapping[str, Iterable[Any]],
     *,
     jobs: int | None = None,
+    keep: bool = True,
 ) -> pd.DataFrame:
     """Call `function` for every combination of the values in `grid`, several at a time.
 
@@ -49,13 +58,19 @@ def run(
         grid: For each argument, the values to try: `{"rate": [0.0, 0.2], "seed": [0, 1, 2]}`.
         jobs: How many runs at a time, each in a process of its own with one thread; 1 means one
             after the other in this process. None means one for each core, and 1 on a GPU.
+        keep: Whether to keep finished runs in the folder `TRAINWELL_RUNS` (else the user's
+            cache), and take them from there. A run is made anew when its arguments, the code of
+            `function` and of what it calls in the same file, the package, the data, the profile
+            or the versions change. Pass False where a run must be made, to measure its time say.
 
     Returns:
         The rows of all runs, in the order of the grid, with a column for each of its names.
+        If a run raises, the others go on: it has one row, with the error in a column `error`,
+        and a warning tells. It is not kept.
 
     Raises:
         ValueError: If the grid has no values, or `jobs` is less than 1.
-        RuntimeError: If a run raises; the message names the run, the cause is its error.
+        RuntimeError: If every run raises; the message has the first one's error.
             Or if a worker process dies.
     """
     points = _points(grid)
@@ -63,12 +78,17 @@ def run(
         jobs = cores() if device() == "CPU" else 1
     if jobs < 1:
         raise ValueError(f"jobs must be at least 1, got {jobs}.")
-    results = (_in_turn if jobs == 1 else _in_parallel)(function, points, jobs)
+    places = places_of(function, points)
+    if not keep:
+        places = [None] * len(points)
+    results = (_in_turn if jobs == 1 else _in_parallel)(function, points, places, jobs)
     progress = tqdm(results, total=len(points), unit="run", disable=not show_progress())
+    tables = list(progress)
+    _tell_errors(points, tables)
     tables = [
         # A value may be a tuple, the units of a network say: as a list it is not spread over rows.
         table.assign(**{name: [value] * len(table) for name, value in point.items()})
-        for point, table in zip(points, progress, strict=True)
+        for point, table in zip(points, tables, strict=True)
     ]
     table = pd.concat(tables, ignore_index=True)
     return table[[*grid, *(name for name in table.columns if name not in grid)]]
@@ -85,40 +105,59 @@ def _points(grid: Mapping[str, Iterable[Any]]) -> list[dict[str, Any]]:
 
 
 def _in_turn(
-    function: Callable[..., Any], points: list[dict[str, Any]], jobs: int
+    function: Callable[..., Any],
+    points: list[dict[str, Any]],
+    places: list[Path | None],
+    jobs: int,
 ) -> Iterator[pd.DataFrame]:
-    for point in points:
-        yield _call(function, point)
+    for point, place in zip(points, places, strict=True):
+        kept = load(place)
+        yield _call(function, point, place) if kept is None else kept
 
 
 def _in_parallel(
-    function: Callable[..., Any], points: list[dict[str, Any]], jobs: int
+    function: Callable[..., Any],
+    points: list[dict[str, Any]],
+    places: list[Path | None],
+    jobs: int,
 ) -> Iterator[pd.DataFrame]:
+    results: list[pd.DataFrame | None] = [load(place) for place in places]
+    if all(result is not None for result in results):
+        yield from (result for result in results if result is not None)
+        return
     pickled = cloudpickle.dumps(function)  # plain pickle can't send a notebook's functions
     pool = _workers(jobs)
-    futures: list[Future[pd.DataFrame]] = []
+    futures: dict[int, Future[pd.DataFrame]] = {}
     try:
         with _environment(WORKER_ENVIRONMENT):  # a worker starts when there is work for it
-            futures += [pool.submit(_call_pickled, pickled, point) for point in points]
-        for future in futures:
-            yield future.result()
+            for number, result in enumerate(results):
+                if result is None:
+                    futures[number] = pool.submit(
+                        _call_pickled, pickled, points[number], places[number]
+                    )
+        for number, result in enumerate(results):
+            yield futures[number].result() if result is None else result
     except (BrokenProcessPool, KeyboardInterrupt) as error:
         _workers.cache_clear()  # the next call starts new ones
         pool.shutdown(wait=False, cancel_futures=True)
         if isinstance(error, KeyboardInterrupt):
             raise
         raise RuntimeError(
-            f"a worker process died; if memory ran out, try fewer jobs than {jobs}."
+            f"a worker process died; if memory ran out, try fewer jobs than {jobs}. "
+            "Finished runs are kept: call it again to go on."
         ) from error
     finally:
-        for future in futures:
+        for future in futures.values():
             future.cancel()
 
 
 @cache
 def _workers(jobs: int) -> ProcessPoolExecutor:
     """Return the worker processes. They stay for later calls: TensorFlow starts slowly."""
-    return ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"))
+    context = multiprocessing.get_context("spawn")
+    # Ctrl+C reaches the workers too: they end at once and in silence, for this process tells.
+    quietly = (signal.SIGINT, signal.SIG_DFL)
+    return ProcessPoolExecutor(jobs, context, initializer=signal.signal, initargs=quietly)
 
 
 @contextlib.contextmanager
@@ -135,20 +174,40 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _call_pickled(pickled: bytes, point: dict[str, Any]) -> pd.DataFrame:
-    return _call(cloudpickle.loads(pickled), point)
+def _call_pickled(pickled: bytes, point: dict[str, Any], place: Path | None) -> pd.DataFrame:
+    return _call(cloudpickle.loads(pickled), point, place)
 
 
-def _call(function: Callable[..., Any], point: dict[str, Any]) -> pd.DataFrame:
-    words = ", ".join(f"{name}={value!r}" for name, value in point.items())
+def _call(function: Callable[..., Any], point: dict[str, Any], place: Path | None) -> pd.DataFrame:
+    """Make a run, and keep it at once: what comes after may be interrupted."""
     try:
         result = function(**point)
+        if isinstance(result, Mapping):
+            result = pd.DataFrame([result])
+        elif not isinstance(result, pd.DataFrame):
+            raise TypeError(
+                f"it must return a mapping or a data frame, got {type(result).__name__}"
+            )
     except Exception as error:
-        raise RuntimeError(f"the run with {words} raised {error!r}") from error
-    if isinstance(result, pd.DataFrame):
-        return result
-    if isinstance(result, Mapping):
-        return pd.DataFrame([result])
-    raise RuntimeError(
-        f"the run with {words} must return a mapping or a data frame, got {type(result).__name__}."
+        return pd.DataFrame([{"error": repr(error), TRACEBACK: traceback.format_exc()}])
+    if place is not None:
+        save(result, place)
+    return result
+
+
+def _tell_errors(points: list[dict[str, Any]], tables: list[pd.DataFrame]) -> None:
+    """Warn of the runs that raised; stop if all did. Take their tracebacks out of the tables."""
+    raised = [number for number, table in enumerate(tables) if TRACEBACK in table]
+    if not raised:
+        return
+    point, first = points[raised[0]], tables[raised[0]]
+    words = ", ".join(f"{name}={value!r}" for name, value in point.items())
+    message = (
+        f"{len(raised)} of {len(points)} runs raised; the first, with {words}: "
+        f"{first['error'].item()}\n\n{first[TRACEBACK].item()}"
     )
+    if len(raised) == len(points):
+        raise RuntimeError(message)
+    warnings.warn(message, stacklevel=3)
+    for number in raised:
+        tables[number] = tables[number].drop(columns=TRACEBACK)
