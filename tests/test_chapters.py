@@ -1,4 +1,4 @@
-"""Every chapter runs as a notebook, cell by cell, in the quick profile."""
+"""Every chapter runs as a notebook, cell by cell, in the quick profile; its solutions too."""
 
 import os
 import re
@@ -8,6 +8,10 @@ from pathlib import Path
 
 import jupytext
 import pytest
+from nbformat.v4 import new_code_cell
+
+# The code of a folded solution. A page shows it, and does not run it.
+SOLUTION = re.compile(r"^:::\{dropdown\} Solution\n```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = sorted((ROOT / "chapters").glob("*.md"))
@@ -34,6 +38,8 @@ def test_every_chapter_runs_under_nbval(tmp_path: Path) -> None:
     cells = 0
     for chapter in CHAPTERS:
         notebook = jupytext.read(chapter)
+        solutions = SOLUTION.findall(chapter.read_text())
+        notebook.cells += [new_code_cell(solution) for solution in solutions]
         cells += sum(cell.cell_type == "code" for cell in notebook.cells)
         jupytext.write(notebook, tmp_path / f"{chapter.stem}.ipynb")
     result = run_nbval(tmp_path)
@@ -57,3 +63,9 @@ def test_a_cell_that_raises_is_found(tmp_path: Path) -> None:
 def test_a_chapter_checks_something(chapter: Path) -> None:
     """Running a notebook proves something only where its cells assert something."""
     assert chapter.read_text().count("claim(") >= 6
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
+def test_an_exercise_has_a_solution_that_runs(chapter: Path) -> None:
+    text = chapter.read_text()
+    assert text.count("\n## Exercise") <= len(SOLUTION.findall(text))
