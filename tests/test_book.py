@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import book
@@ -80,6 +81,18 @@ def test_a_cell_that_raises_stops_the_build(course: Path) -> None:
     assert "page.md: cell 2, line 14" in result.stdout
     assert "ZeroDivisionError" in result.stdout
     assert not (course / "_build/html/page.html").exists()
+
+
+def test_a_page_that_raises_does_not_wait_for_the_others(course: Path) -> None:
+    toc = (course / "_toc.yml").read_text() + "  - file: slow\n"
+    (course / "_toc.yml").write_text(toc)
+    (course / "slow.md").write_text(PAGE.replace("print(6 * 7)", "import time; time.sleep(300)"))
+    (course / "page.md").write_text(PAGE.replace("print(6 * 7)", "1 / 0"))
+    start = time.perf_counter()
+    result = build(course)
+    assert result.returncode != 0
+    assert "ZeroDivisionError" in result.stdout
+    assert time.perf_counter() - start < 120
 
 
 def test_a_claim_that_fails_stops_the_build(course: Path) -> None:

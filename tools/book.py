@@ -8,13 +8,17 @@ with the page, the cell and the error.
 import contextlib
 import hashlib
 import json
+import math
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +41,9 @@ SITE = BUILD / "html"
 CLAIM = "application/vnd.trainwell.claim+json"
 CACHES_KEPT = 3
 CELL_TIMEOUT_SECONDS = 20 * 60
+# While one page starts, reads data or draws, another trains. A page takes up to 3 GB.
+PAGES_AT_ONCE = 2
+KERNELS: set[int] = set()  # the process groups of the kernels that run now
 
 
 def pages() -> list[str]:
@@ -76,35 +83,67 @@ def duration(seconds: float) -> str:
 
 
 class Progress:
-    """One line a page: which, how far, how long, and about how much is left."""
+    """A line for each page when it is done; in a terminal, a last line that tells what is left."""
 
-    def __init__(self, line: str, cells: int, last_time: float | None) -> None:
-        self.line, self.cells, self.last_time = line, cells, last_time
+    def __init__(self, cells: dict[str, int], last_runs: dict[str, float], at_once: int) -> None:
+        self.cells, self.last_runs, self.at_once = cells, last_runs, at_once
+        self.running: dict[str, int] = {}
+        self.finished: list[str] = []
         self.start = time.perf_counter()
         self.live = sys.stdout.isatty()
-        if not self.live:
-            about = f" (about {duration(last_time)})" if last_time else ""
-            print(f"{line}  executing {cells} cells{about}", flush=True)
+        self.lock = threading.Lock()
 
-    def cell_done(self, done: int) -> None:
+    def begin(self, page: str) -> None:
+        last = self.last_runs.get(page)
+        about = f" (about {duration(last)})" if last else ""
         if not self.live:
-            return
+            print(f"        {page}  executing {self.cells[page]} cells{about}", flush=True)
+        self.cell_done(page, 0)
+
+    def cell_done(self, page: str, done: int) -> None:
+        with self.lock:
+            self.running[page] = done
+            self._show_status()
+
+    def finish(self, page: str, note: str) -> None:
+        with self.lock:
+            self.running.pop(page, None)
+            self.finished.append(page)
+            clear = "\r\033[K" if self.live else ""
+            print(f"{clear}[{len(self.finished)}/{len(self.cells)}] {page}  {note}", flush=True)
+            if self.running:
+                self._show_status()
+
+    def _show_status(self) -> None:
+        if self.live:
+            pages = [f"{page} {done}/{self.cells[page]}" for page, done in self.running.items()]
+            status = ", ".join(pages)[:70]
+            print(f"\r\033[K{status}, about {duration(self._left())} left", end="", flush=True)
+
+    def _left(self) -> float:
+        """Estimate the seconds that are left, from the last build's times or from the cells."""
         elapsed = time.perf_counter() - self.start
-        total = self.last_time or elapsed * self.cells / done
-        left = duration(max(0.0, total - elapsed))
-        text = f"{self.line}  cell {done} of {self.cells}, {duration(elapsed)}, about {left} left"
-        print(f"\r\033[K{text}", end="", flush=True)
+        weights = {p: self.last_runs.get(p, float(count)) for p, count in self.cells.items()}
+        if all(page in self.last_runs for page in self.cells):
+            return max(0.0, sum(weights.values()) / self.at_once - elapsed)
+        done = sum(weights[page] for page in self.finished)
+        done += sum(weights[p] * cells / self.cells[p] for p, cells in self.running.items())
+        return elapsed * (sum(weights.values()) / done - 1) if done else 0.0
 
-    def finish(self, note: str) -> None:
-        print(f"{chr(13) + chr(27) + '[K' if self.live else ''}{self.line}  {note}", flush=True)
+
+class PageError(Exception):
+    """A cell raised; the message says which, and what."""
 
 
-def stop_at_error(page: str, notebook: Any, cell: int, error: Exception) -> None:
-    """Say which cell of which page raised what, and stop."""
-    print(f"\n{page}.md: cell {cell}, line {notebook.metadata['source_map'][cell - 1] + 1}:\n")
-    print(notebook.cells[cell - 1].source, "\n")
-    print(error if isinstance(error, CellTimeoutError) else error.traceback)  # type: ignore[attr-defined]
-    sys.exit(f"The build stopped: a cell of {page}.md raised the error above.")
+def error_in(page: str, notebook: Any, cell: int, error: Exception) -> PageError:
+    """Say which cell of which page raised what."""
+    lines = [
+        f"{page}.md: cell {cell}, line {notebook.metadata['source_map'][cell - 1] + 1}:",
+        notebook.cells[cell - 1].source,
+        str(error) if isinstance(error, CellTimeoutError) else error.traceback,  # type: ignore[attr-defined]
+        f"The build stopped: a cell of {page}.md raised the error above.",
+    ]
+    return PageError("\n\n".join(lines))
 
 
 @contextlib.contextmanager
@@ -124,21 +163,27 @@ def client_for(page: str, notebook: Any, sockets: str) -> Iterator[NotebookClien
     )
     # TensorFlow logs its start to the terminal, whatever one sets. It is of no use to a reader.
     with open(os.devnull, "w") as nowhere, client.setup_kernel(stdout=nowhere, stderr=nowhere):
-        yield client
+        group = os.getpgid(client.km.provisioner.pid)
+        KERNELS.add(group)
+        try:
+            yield client
+        finally:
+            KERNELS.discard(group)
 
 
 def execute(page: str, notebook: Any, progress: Progress) -> float:
     """Run a page's cells in a kernel of its own; return the seconds that it took."""
     code_cells = [i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
     start, index = time.perf_counter(), 0
+    progress.begin(page)
     try:
         with tempfile.TemporaryDirectory() as folder, client_for(page, notebook, folder) as client:
             for done, index in enumerate(code_cells, start=1):
                 client.execute_cell(notebook.cells[index], index)
-                progress.cell_done(done)
+                progress.cell_done(page, done)
     except (CellExecutionError, CellTimeoutError) as error:
-        progress.finish("failed")
-        stop_at_error(page, notebook, index + 1, error)
+        progress.finish(page, "failed")
+        raise error_in(page, notebook, index + 1, error) from error
     return time.perf_counter() - start
 
 
@@ -154,31 +199,49 @@ def write_if_changed(path: Path, text: str) -> None:
 
 
 def execute_pages(cache: JupyterCacheAbstract) -> None:
-    """Execute what the cache lacks; write `claims.json` and `runs.json`."""
+    """Execute what the cache lacks, the longest page first; write `claims.json`, `runs.json`."""
     runs_file = BUILD / "runs.json"
     last_runs = json.loads(runs_file.read_text()) if runs_file.exists() else {}
-    runs, claims = {}, []
-    todo = [p for p in pages() if is_myst_markdown_notebook((ROOT / f"{p}.md").read_text())]
-    for number, page in enumerate(todo, start=1):
-        notebook = myst_nb_reader_plugin(str(ROOT / f"{page}.md"))
-        line = f"[{number}/{len(todo)}] {page}"
+    names = [p for p in pages() if is_myst_markdown_notebook((ROOT / f"{p}.md").read_text())]
+    notebooks = {page: myst_nb_reader_plugin(str(ROOT / f"{page}.md")) for page in names}
+    cells = {
+        page: sum(cell.cell_type == "code" for cell in notebook.cells)
+        for page, notebook in notebooks.items()
+    }
+    runs: dict[str, float] = {}
+    progress = Progress(cells, last_runs, PAGES_AT_ONCE)
+    for page in names:
+        with contextlib.suppress(KeyError):
+            record = cache.match_cache_notebook(notebooks[page])
+            runs[page] = record.data["execution_seconds"]
+            notebooks[page] = cache.get_cache_bundle(record.pk).nb
+            progress.finish(page, f"from the cache (it took {duration(runs[page])})")
+    # A page that was never run may be long: it goes first. Its cells tell a little.
+    todo = [page for page in names if page not in runs]
+    todo.sort(key=lambda page: (last_runs.get(page, math.inf), cells[page]), reverse=True)
+    with ThreadPoolExecutor(PAGES_AT_ONCE) as threads:
+        done = {threads.submit(execute, page, notebooks[page], progress): page for page in todo}
         try:
-            record = cache.match_cache_notebook(notebook)
-            seconds = record.data["execution_seconds"]
-            notebook = cache.get_cache_bundle(record.pk).nb
-            print(f"{line}  from the cache (it took {duration(seconds)})")
-        except KeyError:
-            count = sum(cell.cell_type == "code" for cell in notebook.cells)
-            progress = Progress(line, count, last_runs.get(page))
-            seconds = execute(page, notebook, progress)
-            data = {"execution_seconds": seconds}
-            bundle = CacheBundleIn(notebook, str(ROOT / f"{page}.md"), data=data)
-            cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
-            progress.finish(f"executed in {duration(seconds)}")
-        runs[page] = seconds
-        title = next(line for line in (ROOT / f"{page}.md").open() if line.startswith("# "))
-        claims += [{"page": page, "title": title[2:].strip(), **c} for c in claims_of(notebook)]
-    write_if_changed(runs_file, json.dumps(runs, indent=1))
+            for future in as_completed(done):
+                page = done[future]
+                runs[page] = future.result()
+                # At once: an error on the next page must not lose this one.
+                data = {"execution_seconds": runs[page]}
+                bundle = CacheBundleIn(notebooks[page], str(ROOT / f"{page}.md"), data=data)
+                cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
+                progress.finish(page, f"executed in {duration(runs[page])}")
+        except BaseException:
+            threads.shutdown(wait=False, cancel_futures=True)
+            for group in KERNELS:
+                os.killpg(group, signal.SIGKILL)  # the pages beside the one that failed
+            raise
+    titles = {p: next(x for x in (ROOT / f"{p}.md").open() if x.startswith("# ")) for p in names}
+    claims = [
+        {"page": page, "title": titles[page][2:].strip(), **claim}
+        for page in names
+        for claim in claims_of(notebooks[page])
+    ]
+    write_if_changed(runs_file, json.dumps({page: runs[page] for page in names}, indent=1))
     write_if_changed(BUILD / "claims.json", json.dumps(claims, indent=1))
     verdicts = [claim["status"] for claim in claims]
     print(f"{len(claims)} claims: {verdicts.count('held')} held, the others not judged")
@@ -222,7 +285,11 @@ def main() -> None:
         subprocess.run([sys.executable, "-m", "trainwell", "data", "--fetch"], check=True)
         cache = open_cache()
         os.environ["TRAINWELL_RUNS"] = str(Path(cache.path) / "runs")  # what pages share
-        execute_pages(cache)
+        try:
+            execute_pages(cache)
+        except PageError as error:
+            print(f"\n{error}", flush=True)
+            sys.exit(1)
         build_site(str(cache.path))
         page = (SITE / "index.html").relative_to(ROOT)
         took = duration(time.perf_counter() - start)

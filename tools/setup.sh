@@ -53,7 +53,7 @@ else
     pin=$(mktemp)
     trap 'rm -f "$pin"' EXIT
     awk '/^uv==/ {inside = 1} inside {print} inside && !/\\$/ {exit}' "$lock" >"$pin"
-    .venv/bin/python -m pip install --quiet --require-hashes -r "$pin"
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r "$pin"
   fi
 fi
 "$uv" pip sync --quiet --require-hashes "$lock"
