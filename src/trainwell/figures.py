@@ -74,6 +74,7 @@ _PLOTLY_AXIS: dict[str, Any] = {
     "zeroline": False,
 }
 PLOTLY_STYLE: dict[str, Any] = {
+    "data": {"scatter": [{"line": {"width": 2}, "marker": {"size": 6}}]},
     "layout": {
         "colorway": COLOURS,
         "dragmode": False,
