@@ -1,6 +1,9 @@
 import itertools
+import json
 import re
-from types import SimpleNamespace
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from xml.etree import ElementTree
 
 import matplotlib as mpl
@@ -9,11 +12,14 @@ import nbclient
 import nbformat
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
+import plotly.offline
 import pytest
 
 from trainwell import figures
 from trainwell.claims import MIME_TYPE
 
+ROOT = Path(__file__).resolve().parent.parent
 SPOTIFY = SimpleNamespace(source="Spotify", stand_in=False)
 
 
@@ -171,6 +177,107 @@ claim("One is one.", fact(1, 1))
     assert sorted(figure.data) == ["text/html", "text/plain"]
     assert sorted(claim.data) == [MIME_TYPE, "text/html", "text/plain"]
     assert claim.data[MIME_TYPE]["sentence"] == "One is one."
+
+
+# show_interactive
+
+
+def plot():
+    """A Plotly figure with what the course uses: arrays, lists, a group, two sliders."""
+    fig = go.Figure(
+        [
+            go.Scatter(x=np.arange(3), y=[1, None, 4], name="a </script> & b", legendgroup="a"),
+            go.Scatter(x=[1, 2], y=[3, 4], name="c", visible="legendonly"),
+        ]
+    )
+    steps = [{"label": "1", "method": "restyle", "args": [{"mode": ["none"]}, [1]]}]
+    return fig.update_layout(sliders=[{"steps": steps}, {"steps": steps}])
+
+
+def spec_of(bundle):
+    return json.loads(re.search(r'json">(.*)</script>', bundle["text/html"], re.DOTALL)[1])
+
+
+def test_an_interactive_figure_has_frame_caption_and_alt_text(bundles):
+    figures.show_interactive(plot(), alt='A "curve" < 1', caption="It <falls>.", data=SPOTIFY)
+    first, for_notebooks = bundles
+    figure = ElementTree.fromstring(first["text/html"])
+    assert (figure.tag, figure.get("class")) == ("figure", "tw-figure tw-interactive")
+    picture, without_script, data, caption = figure
+    assert (picture.get("role"), picture.get("aria-label")) == ("img", 'A "curve" < 1')
+    assert without_script.tag == "noscript"
+    assert 'A "curve" < 1' in "".join(without_script.itertext())
+    assert (data.tag, data.get("type")) == ("script", "application/json")
+    assert (caption.tag, caption.text) == ("figcaption", "It <falls>. Data: Spotify.")
+    texts = [bundle["text/plain"] for bundle in bundles]
+    assert texts == ['Figure: A "curve" < 1', "It <falls>. Data: Spotify."]
+    # Plotly shows no caption in a notebook: it comes as an output of its own.
+    assert "It &lt;falls&gt;. Data: Spotify." in for_notebooks["text/html"]
+
+
+def test_an_interactive_figure_is_all_there(bundles):
+    fig = plot()
+    before = fig.to_json()
+    figures.show_interactive(fig, alt="A.", caption="B.")
+    assert fig.to_json() == before
+    assert spec_of(bundles[0])["data"] == json.loads(before)["data"]
+    shown = go.Figure(spec_of(bundles[0]))
+    assert shown.layout.sliders == fig.layout.sliders
+    layout = shown.layout.template.layout
+    assert layout.paper_bgcolor == layout.plot_bgcolor == "rgba(0, 0, 0, 0)"
+    assert list(layout.colorway) == figures.COLOURS
+    # Plotly's own template would be ten times as long.
+    assert len(shown.layout.template.to_plotly_json()) == len(figures.PLOTLY_STYLE)
+
+
+def test_a_notebook_gets_plotlys_own_type(bundles):
+    figures.show_interactive(plot(), alt="A.", caption="B.")
+    shown = go.Figure(bundles[0][figures.PLOTLY_MIME_TYPE])
+    assert shown.to_plotly_json()["data"] == json.loads(plot().to_json())["data"]
+    # JupyterLab may be dark, and black on transparent would vanish there.
+    assert shown.layout.paper_bgcolor == "white"
+    first, second = (slider.pad.t for slider in shown.layout.sliders)
+    assert second - first >= 60
+    assert shown.layout.height > figures.PLOTLY_STYLE["layout"]["height"]
+
+
+def test_colab_gets_plotlys_own_page(bundles, monkeypatch):
+    monkeypatch.setitem(sys.modules, "google.colab", ModuleType("google.colab"))
+    figures.show_interactive(plot(), alt="A.", caption="It falls.")
+    page, caption = bundles
+    assert "Plotly.newPlot" in page["text/html"]
+    assert "It falls." in caption["text/html"]
+
+
+def test_same_interactive_figure_same_bytes(bundles):
+    for _ in range(2):
+        figures.show_interactive(plot(), alt="A.", caption="B.")
+    assert bundles[:2] == bundles[2:]
+    # Two figures on a page must not share an id, so there is none.
+    assert not re.search(r"\sid=", bundles[0]["text/html"])
+
+
+def test_an_interactive_figure_asks_for_nothing_outside(bundles):
+    figures.show_interactive(plot(), alt="A.", caption="B.")
+    assert not re.search(r"https?:|//|src=|href=", str(bundles))
+
+
+def test_an_interactive_figure_needs_words():
+    for words in [{"alt": "", "caption": "B."}, {"alt": "A.", "caption": " "}]:
+        with pytest.raises(ValueError, match="is empty"):
+            figures.show_interactive(plot(), **words)
+
+
+def test_show_interactive_prints_where_there_is_no_notebook(capsys):
+    figures.show_interactive(plot(), alt="A curve.", caption="It falls.")
+    assert capsys.readouterr().out == "Figure: A curve.\nIt falls.\n"
+
+
+def test_the_vendored_bundle_is_the_one_that_plotly_writes_for():
+    with (ROOT / "_extra/plotly/plotly-basic.min.js").open() as bundle:
+        version = re.search(r"plotly.js \(basic - minified\) v(\S+)", bundle.read(200))[1]
+    assert version == plotly.offline.get_plotlyjs_version()
+    assert version in (ROOT / "_extra/plotly/README.md").read_text()
 
 
 # Colours

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -120,10 +120,10 @@ def test_search_finds_dropout(visit: Visit) -> None:
 @pytest.mark.parametrize("name", pages())
 def test_every_figure_has_an_alt_text(visit: Visit, name: str) -> None:
     page = visit.open(name)
-    for picture in page.locator("article img, figure svg[role=img]").all():
+    for picture in page.locator("article img, figure [role=img]").all():
         alt = picture.get_attribute("alt") or picture.get_attribute("aria-label") or ""
         assert len(alt) > 20, picture.evaluate("element => element.outerHTML.slice(0, 300)")
-    bare = page.locator("figure svg:not([role=img]):not(svg svg)")
+    bare = page.locator("figure svg:not([role=img], [role=img] svg)")
     assert bare.count() == 0
     if name.startswith("chapters/"):
         assert page.locator("figure.tw-figure svg[role=img]").count() >= 3
@@ -162,14 +162,98 @@ def test_axe_finds_no_serious_violation(
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("name", ["chapters/11_3_0_surfaces", "chapters/11_4_2_dropout"])
 def test_the_ink_of_figures_stands_out_in_both_themes(
-    browser: Browser, address: str, theme: str
+    browser: Browser, address: str, name: str, theme: str
 ) -> None:
     """Every mark of a figure has a contrast of 3:1 or more with the page behind it."""
-    page = Visit(browser, address, theme=theme).open("chapters/11_4_2_dropout")
+    page = Visit(browser, address, theme=theme).open(name)
     contrasts = page.evaluate(CONTRASTS)
     assert len(contrasts) > 20
     assert [pair for pair in contrasts if pair[1] < 3] == []
+
+
+# Interactive figures
+
+
+@pytest.fixture
+def surfaces(visit: Visit) -> Page:
+    """The page with interactive figures, when all of them are drawn."""
+    page = visit.open("chapters/11_3_0_surfaces")
+    figures = page.locator("figure.tw-interactive")
+    assert figures.count() == 5
+    for figure in figures.all():
+        figure.locator(".main-svg").first.wait_for()
+    return page
+
+
+# The lines of the first figure that can be seen. What a slider has hidden is faint.
+SEEN = """() => [...document.querySelector('figure.tw-interactive').querySelectorAll('.js-line')]
+    .filter(line => line.closest('.trace').style.opacity === '1')
+    .map(line => line.getAttribute('d')).join()"""
+
+
+def seen_after(page: Page, act: Callable[[], object]) -> str:
+    """What the first figure shows when `act` has changed it."""
+    before = page.evaluate(SEEN)
+    act()
+    page.wait_for_function(f"before => ({SEEN})() !== before", arg=before, timeout=5_000)
+    return str(page.evaluate(SEEN))
+
+
+def test_keys_and_fingers_move_the_sliders(visit: Visit, surfaces: Page) -> None:
+    rate, beta = surfaces.locator("figure.tw-interactive input[type=range]").all()[:2]
+    start = surfaces.evaluate(SEEN)
+    assert rate.get_attribute("aria-valuetext") == "0.05"
+    up = seen_after(surfaces, lambda: rate.press("ArrowRight"))
+    assert rate.get_attribute("aria-valuetext") == "0.1"
+    assert seen_after(surfaces, lambda: rate.press("ArrowLeft")) == start
+    less = seen_after(surfaces, lambda: beta.press("ArrowLeft"))
+    assert beta.get_attribute("aria-valuetext") == "0.5"
+    assert len({start, up, less}) == 3
+    # A thumb drags to the left end.
+    box = rate.bounding_box()
+    assert box is not None
+    assert box["height"] >= 44
+    middle = box["y"] + box["height"] / 2
+
+    def drag() -> None:
+        surfaces.mouse.move(box["x"] + box["width"] * 0.56, middle)
+        surfaces.mouse.down()
+        surfaces.mouse.move(box["x"] + 2, middle, steps=5)
+        surfaces.mouse.up()
+
+    seen_after(surfaces, drag)
+    assert rate.get_attribute("aria-valuetext") == "0.001"
+    assert visit.complaints == []
+
+
+def test_a_box_shows_and_hides_an_optimizer(visit: Visit, surfaces: Page) -> None:
+    adam = surfaces.locator("figure.tw-interactive").first.get_by_label("Adam")
+    start = surfaces.evaluate(SEEN)
+    assert len(seen_after(surfaces, lambda: adam.press("Space"))) > len(start)
+    assert seen_after(surfaces, adam.click) == start
+    assert visit.complaints == []
+
+
+def test_plotly_comes_once_and_only_where_it_is_needed(visit: Visit) -> None:
+    fetched: list[str] = []
+    visit.page.on("request", lambda r: fetched.append(r.url) if "/plotly/" in r.url else None)
+    visit.open("chapters/11_4_2_dropout")
+    assert fetched == []
+    visit.open("chapters/11_3_0_surfaces")
+    assert fetched == [f"{visit.address}/plotly/plotly-basic.min.js"]
+
+
+def test_a_reader_without_javascript_gets_words(browser: Browser, address: str) -> None:
+    page = browser.new_context(java_script_enabled=False).new_page()
+    page.goto(f"{address}/chapters/11_3_0_surfaces.html")
+    words = page.locator("figure.tw-interactive noscript").first
+    assert "needs JavaScript" in words.inner_text()
+
+
+def test_an_interactive_page_is_not_heavy() -> None:
+    assert (SITE / "chapters" / "11_3_0_surfaces.html").stat().st_size < 1_500_000
 
 
 # The text and the lines of all figures against the page's background (WCAG 2.2, 1.4.11). Faint
@@ -193,7 +277,8 @@ CONTRASTS = """() => {
         }
         return false;
     };
-    return [...document.querySelectorAll('figure.tw-figure svg path, figure.tw-figure svg use')]
+    const marks = ['path', 'use', 'text'].map(mark => `figure.tw-figure svg ${mark}`).join();
+    return [...document.querySelectorAll(marks)]
         .filter(e => !e.closest('defs') && !faint(e)).map(e => {
             const style = getComputedStyle(e);
             const colour = style.stroke !== 'none' ? style.stroke : style.fill;

@@ -5,13 +5,17 @@ then call `show`. Black is the ink: text, axes and whatever else is drawn in bla
 colour of the page's text, so it is legible on a light and on a dark page. Everything else
 keeps its colour; `COLOURS` stand out on both, and with colour-blind eyes. What is rasterised
 (`rasterized=True` for clouds of thousands of points, `imshow`) keeps its colours, black too.
+
+`show_interactive` does the same for a Plotly figure, where moving a slider teaches something.
 """
 
 import hashlib
 import html
 import io
+import json
 import re
-from typing import Any
+import sys
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -24,6 +28,9 @@ from matplotlib.figure import Figure
 from sklearn.isotonic import isotonic_regression
 
 from trainwell._display import Data, display
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure as PlotlyFigure
 
 # Chosen for a contrast of 3:1 or more with white and with #14181e, the least that WCAG 2.2
 # (1.4.11) asks of graphics, and to stay apart under three kinds of colour blindness.
@@ -57,6 +64,35 @@ STYLE: dict[Any, Any] = {
 }
 mpl.rcParams.update(STYLE)
 
+# The same look for Plotly. Fingers that scroll a page must not zoom what they pass over.
+_PLOTLY_AXIS: dict[str, Any] = {
+    "fixedrange": True,
+    "gridcolor": "rgba(0, 0, 0, 0.15)",
+    "linecolor": "rgb(0, 0, 0)",
+    "showline": True,
+    "ticks": "outside",
+    "zeroline": False,
+}
+PLOTLY_STYLE: dict[str, Any] = {
+    "data": {"scatter": [{"line": {"width": 2}, "marker": {"size": 6}}]},
+    "layout": {
+        "colorway": COLOURS,
+        "dragmode": False,
+        "font": {"color": "rgb(0, 0, 0)", "size": 13},
+        "height": 400,
+        "hovermode": "closest",
+        "margin": {"b": 50, "l": 55, "r": 15, "t": 15},
+        "paper_bgcolor": "rgba(0, 0, 0, 0)",
+        "plot_bgcolor": "rgba(0, 0, 0, 0)",
+        "xaxis": _PLOTLY_AXIS,
+        "yaxis": _PLOTLY_AXIS,
+    }
+}
+PLOTLY_MIME_TYPE = "application/vnd.plotly.v1+json"
+# What a slider and a legend take below the plot where Plotly draws them, in pixels.
+PLOTLY_SLIDER_HEIGHT = 90
+PLOTLY_LEGEND_HEIGHT = 60
+
 
 def show(fig: Figure, *, alt: str, caption: str, data: Data | None = None) -> None:
     """Show a figure as one inline SVG with its caption, and close it.
@@ -70,22 +106,63 @@ def show(fig: Figure, *, alt: str, caption: str, data: Data | None = None) -> No
     Raises:
         ValueError: If `alt` or `caption` is empty, or the figure is too wide for a phone.
     """
-    for name, text in [("alt", alt), ("caption", caption)]:
-        if not text.strip():
-            raise ValueError(f"{name} is empty. Say in words what the figure shows.")
+    caption = _caption(alt, caption, data)
     if fig.get_figwidth() > MAX_WIDTH:
         raise ValueError(
             f"fig is {fig.get_figwidth():g} inches wide; on a phone its text would be too small. "
             f"Use at most {MAX_WIDTH} and stack the panels."
         )
-    if data is not None:
-        caption = f"{caption} Data: {data.source}."
     figure = (
         f'<figure class="tw-figure" style="margin: 1em 0">{_svg(fig, alt)}'
         f"<figcaption>{html.escape(caption)}</figcaption></figure>"
     )
     plt.close(fig)
     display({"text/plain": f"Figure: {alt}\n{caption}", "text/html": figure})
+
+
+def show_interactive(
+    fig: "PlotlyFigure", *, alt: str, caption: str, data: Data | None = None
+) -> None:
+    """Show a Plotly figure that readers can move, with its caption.
+
+    In the book, the plot is drawn by the site's own copy of Plotly's basic bundle (the traces
+    `bar`, `pie` and `scatter`), its sliders are the browser's, for fingers and keys, and its
+    legend is a row of boxes to tick. In a notebook, Plotly draws all of it.
+
+    Sliders that should work together must each set a property of their own: one `mode`, another
+    `opacity`. `visible` is the legend's.
+
+    Args:
+        fig: The figure. It is left as it is; what it does not set, it takes from `PLOTLY_STYLE`.
+        alt: What a reader who can't see the figure needs to know.
+        caption: What to see in it. The source of `data` is added.
+        data: The data set that the figure shows.
+
+    Raises:
+        ValueError: If `alt` or `caption` is empty.
+    """
+    caption = _caption(alt, caption, data)
+    styled = type(fig)(fig)
+    styled.layout.template = PLOTLY_STYLE  # in place of Plotly's own, not merged with it
+    below = f"<figcaption>{html.escape(caption)}</figcaption>"
+    bundle: dict[str, Any] = {"text/plain": f"Figure: {alt}"}
+    if "google.colab" in sys.modules:  # Colab shows an output in a frame: Plotly has its own way.
+        from plotly.io import renderers
+
+        bundle |= renderers["colab"].to_mimebundle(_with_own_controls(styled).to_dict())
+    else:
+        page = styled.to_json().replace("&", r"\u0026").replace("<", r"\u003c")
+        bundle["text/html"] = (
+            '<figure class="tw-figure tw-interactive" style="margin: 1em 0">'
+            f'<div class="tw-plot" role="img" aria-label="{html.escape(alt)}" '
+            f'style="height: {_plotly_height(styled)}px"></div>'
+            f"<noscript><p>This figure needs JavaScript. {html.escape(alt)}</p></noscript>"
+            f'<script type="application/json">{page}</script>{below}</figure>'
+        )
+        bundle[PLOTLY_MIME_TYPE] = json.loads(_with_own_controls(styled).to_json())
+    display(bundle)
+    # Plotly draws no caption. The book's style sheet hides this one, which the figure has.
+    display({"text/plain": caption, "text/html": f'<div class="tw-notebook-caption">{below}</div>'})
 
 
 def band(ax: Axes, frame: pd.DataFrame, x: str, y: str, *, label: str) -> None:
@@ -175,6 +252,33 @@ def pairs(
     ax.set_xticks([0, 1], labels)
     ax.set_xlim(-0.5, 1.5)
     ax.grid(visible=False, axis="x")
+
+
+def _caption(alt: str, caption: str, data: Data | None) -> str:
+    """Check a figure's words; return its caption with the source of its data."""
+    for name, text in [("alt", alt), ("caption", caption)]:
+        if not text.strip():
+            raise ValueError(f"{name} is empty. Say in words what the figure shows.")
+    return caption if data is None else f"{caption} Data: {data.source}."
+
+
+def _plotly_height(fig: "PlotlyFigure") -> float:
+    return float(fig.layout.height or PLOTLY_STYLE["layout"]["height"])
+
+
+def _with_own_controls(fig: "PlotlyFigure") -> "PlotlyFigure":
+    """Return `fig` as a notebook shows it: on white, with sliders and legend below the plot."""
+    legend = PLOTLY_LEGEND_HEIGHT
+    sliders = [
+        {"pad": {"t": legend + place * PLOTLY_SLIDER_HEIGHT}, "y": 0}
+        for place, _ in enumerate(fig.layout.sliders)
+    ]
+    return type(fig)(fig).update_layout(
+        height=_plotly_height(fig) + legend + PLOTLY_SLIDER_HEIGHT * len(sliders),
+        legend={"orientation": "h", "y": -0.15},
+        paper_bgcolor="white",
+        sliders=sliders,
+    )
 
 
 def _spread(positions: npt.NDArray[np.float64], gap: float) -> npt.NDArray[np.float64]:
