@@ -86,7 +86,7 @@ PLOTLY_STYLE: dict[str, Any] = {
         "plot_bgcolor": "rgba(0, 0, 0, 0)",
         "xaxis": _PLOTLY_AXIS,
         "yaxis": _PLOTLY_AXIS,
-    }
+    },
 }
 PLOTLY_MIME_TYPE = "application/vnd.plotly.v1+json"
 # What a slider and a legend take below the plot where Plotly draws them, in pixels.
