@@ -410,6 +410,19 @@ def test_labels_stand_at_the_ends_and_do_not_overlap(scale):
     assert texts[3].get_color() == ax.get_lines()[3].get_color()
 
 
+def test_labels_stay_at_their_lines_when_a_shared_axis_changes():
+    fig, axes = plt.subplots(2, 1, sharey=True)
+    axes[0].plot([0, 1], [0, 1.0], label="one")
+    figures.label_ends(axes[0])
+    axes[1].plot([0, 1], [0, 50.0])
+    fig.draw_without_rendering()
+    (label,) = axes[0].texts
+    x, y = axes[0].transData.transform((1.0, 1.0))
+    box = label.get_window_extent()
+    assert box.y0 < y < box.y1
+    assert x < box.x0 < x + 20
+
+
 def test_label_ends_needs_a_label():
     fig, ax = plt.subplots()
     ax.plot([1, 2])

@@ -196,7 +196,7 @@ def band(ax: Axes, frame: pd.DataFrame, x: str, y: str, *, label: str) -> None:
 def label_ends(ax: Axes) -> None:
     """Write each line's label at its right end, moved apart where they would overlap.
 
-    Call it last: it places the labels for the axes as they are now.
+    Call it last: it moves them apart for the axes as they are now.
 
     Raises:
         ValueError: If no line has a label.
@@ -212,13 +212,15 @@ def label_ends(ax: Axes) -> None:
     line_height = 1.2 * mpl.rcParams["font.size"] * fig.dpi / 72
     gap = line_height / ax.get_window_extent().height
     heights = _spread(to_axes.transform(ends)[:, 1], gap)
-    for line, (x, _), height in zip(lines, ends, heights, strict=True):
+    # In data coordinates: with shared axes, a later panel may still change the limits.
+    places = to_axes.inverted().transform(np.column_stack([np.zeros(len(heights)), heights]))
+    for line, (x, _), (_, y) in zip(lines, ends, places, strict=True):
         ax.annotate(
             str(line.get_label()),
-            xy=(x, height),
-            xycoords=ax.get_xaxis_transform(),
+            xy=(x, y),
             xytext=(6, 0),
             textcoords="offset points",
+            annotation_clip=False,
             verticalalignment="center",
             color=line.get_color(),
             fontweight="bold",
