@@ -416,6 +416,7 @@ def test_labels_stay_at_their_lines_when_a_shared_axis_changes():
     figures.label_ends(axes[0])
     axes[1].plot([0, 1], [0, 50.0])
     fig.draw_without_rendering()
+    drop(fig)
     (label,) = axes[0].texts
     x, y = axes[0].transData.transform((1.0, 1.0))
     box = label.get_window_extent()
