@@ -279,6 +279,7 @@ CONTRASTS = """() => {
     };
     const marks = ['path', 'use', 'text'].map(mark => `figure.tw-figure svg ${mark}`).join();
     return [...document.querySelectorAll(marks)]
+        .filter(e => e.tagName !== 'path' || e.hasAttribute('d'))  // Plotly keeps empty ones
         .filter(e => !e.closest('defs') && !faint(e)).map(e => {
             const style = getComputedStyle(e);
             const colour = style.stroke !== 'none' ? style.stroke : style.fill;
