@@ -80,7 +80,10 @@ class Visit:
             self.complaints.append(f"left the site: {request.url}")
 
     def open(self, name: str) -> Page:
+        """Open a page, and wait until its interactive figures are drawn."""
         self.page.goto(f"{self.address}/{name}.html", wait_until="networkidle")
+        for figure in self.page.locator("figure.tw-interactive").all():
+            figure.locator(".main-svg").first.wait_for()
         return self.page
 
 
@@ -178,12 +181,9 @@ def test_the_ink_of_figures_stands_out_in_both_themes(
 
 @pytest.fixture
 def surfaces(visit: Visit) -> Page:
-    """The page with interactive figures, when all of them are drawn."""
+    """The page with interactive figures."""
     page = visit.open("chapters/11_3_0_surfaces")
-    figures = page.locator("figure.tw-interactive")
-    assert figures.count() == 5
-    for figure in figures.all():
-        figure.locator(".main-svg").first.wait_for()
+    assert page.locator("figure.tw-interactive .tw-controls").count() == 5
     return page
 
 
@@ -279,6 +279,7 @@ CONTRASTS = """() => {
     };
     const marks = ['path', 'use', 'text'].map(mark => `figure.tw-figure svg ${mark}`).join();
     return [...document.querySelectorAll(marks)]
+        .filter(e => e.tagName !== 'path' || e.hasAttribute('d'))  // Plotly keeps empty ones
         .filter(e => !e.closest('defs') && !faint(e)).map(e => {
             const style = getComputedStyle(e);
             const colour = style.stroke !== 'none' ? style.stroke : style.fill;

@@ -70,6 +70,7 @@ _PLOTLY_AXIS: dict[str, Any] = {
     "gridcolor": "rgba(0, 0, 0, 0.15)",
     "linecolor": "rgb(0, 0, 0)",
     "showline": True,
+    "tickcolor": "rgb(0, 0, 0)",
     "ticks": "outside",
     "zeroline": False,
 }
@@ -89,9 +90,9 @@ PLOTLY_STYLE: dict[str, Any] = {
     },
 }
 PLOTLY_MIME_TYPE = "application/vnd.plotly.v1+json"
-# What a slider and a legend take below the plot where Plotly draws them, in pixels.
+# What Plotly's own sliders take below the plot, each, and what its axis takes, in pixels.
 PLOTLY_SLIDER_HEIGHT = 90
-PLOTLY_LEGEND_HEIGHT = 60
+PLOTLY_AXIS_HEIGHT = 60
 
 
 def show(fig: Figure, *, alt: str, caption: str, data: Data | None = None) -> None:
@@ -269,15 +270,14 @@ def _plotly_height(fig: "PlotlyFigure") -> float:
 
 
 def _with_own_controls(fig: "PlotlyFigure") -> "PlotlyFigure":
-    """Return `fig` as a notebook shows it: on white, with sliders and legend below the plot."""
-    legend = PLOTLY_LEGEND_HEIGHT
+    """Return `fig` as a notebook shows it: on white, the legend above, the sliders below."""
     sliders = [
-        {"pad": {"t": legend + place * PLOTLY_SLIDER_HEIGHT}, "y": 0}
+        {"pad": {"t": PLOTLY_AXIS_HEIGHT + place * PLOTLY_SLIDER_HEIGHT}, "y": 0}
         for place, _ in enumerate(fig.layout.sliders)
     ]
     return type(fig)(fig).update_layout(
-        height=_plotly_height(fig) + legend + PLOTLY_SLIDER_HEIGHT * len(sliders),
-        legend={"orientation": "h", "y": -0.15},
+        height=_plotly_height(fig) + PLOTLY_AXIS_HEIGHT + PLOTLY_SLIDER_HEIGHT * len(sliders),
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"},
         paper_bgcolor="white",
         sliders=sliders,
     )
