@@ -44,6 +44,7 @@ CELL_TIMEOUT_SECONDS = 20 * 60
 # While one page starts, reads data or draws, another trains. A page takes up to 3 GB.
 PAGES_AT_ONCE = 2
 KERNELS: set[int] = set()  # the process groups of the kernels that run now
+STOP = threading.Event()  # set when the build stops: no kernel starts any more
 
 
 def pages() -> list[str]:
@@ -175,6 +176,8 @@ def execute(page: str, notebook: Any, progress: Progress) -> float:
     """Run a page's cells in a kernel of its own; return the seconds that it took."""
     code_cells = [i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
     start, index = time.perf_counter(), 0
+    if STOP.is_set():
+        raise PageError("the build has stopped")
     progress.begin(page)
     try:
         with tempfile.TemporaryDirectory() as folder, client_for(page, notebook, folder) as client:
@@ -182,6 +185,7 @@ def execute(page: str, notebook: Any, progress: Progress) -> float:
                 client.execute_cell(notebook.cells[index], index)
                 progress.cell_done(page, done)
     except (CellExecutionError, CellTimeoutError) as error:
+        STOP.set()
         progress.finish(page, "failed")
         raise error_in(page, notebook, index + 1, error) from error
     return time.perf_counter() - start
@@ -231,6 +235,7 @@ def execute_pages(cache: JupyterCacheAbstract) -> None:
                 cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
                 progress.finish(page, f"executed in {duration(runs[page])}")
         except BaseException:
+            STOP.set()
             threads.shutdown(wait=False, cancel_futures=True)
             for group in KERNELS:
                 os.killpg(group, signal.SIGKILL)  # the pages beside the one that failed
