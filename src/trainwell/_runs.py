@@ -1,6 +1,7 @@
 """Where finished runs are kept: in a file each, named by a hash of all that made it."""
 
 import contextlib
+import dis
 import functools
 import hashlib
 import os
@@ -132,7 +133,9 @@ def _parts(value: Any) -> Any:
 
 def _names(code: types.CodeType) -> list[str]:
     """Return the global names that code uses, and the functions defined in it."""
-    names = set(code.co_names)
+    loads = (dis.opmap["LOAD_GLOBAL"], dis.opmap["LOAD_NAME"])
+    # `co_names` has the names of attributes too.
+    names = {i.argval for i in dis.get_instructions(code) if i.opcode in loads}
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
             names.update(_names(constant))

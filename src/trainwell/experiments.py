@@ -11,6 +11,7 @@ import itertools
 import multiprocessing
 import os
 import signal
+import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -154,7 +155,13 @@ def _in_parallel(
 @cache
 def _workers(jobs: int) -> ProcessPoolExecutor:
     """Return the worker processes. They stay for later calls: TensorFlow starts slowly."""
-    context = multiprocessing.get_context("spawn")
+    if sys.platform == "linux":
+        # One process imports Keras, and the workers are copies of it. It has not computed yet, so
+        # TensorFlow's threads, which a copy would lack, are not there yet.
+        context: Any = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["trainwell.training"])
+    else:
+        context = multiprocessing.get_context("spawn")
     # Ctrl+C reaches the workers too: they end at once and in silence, for this process tells.
     quietly = (signal.SIGINT, signal.SIG_DFL)
     return ProcessPoolExecutor(jobs, context, initializer=signal.signal, initargs=quietly)
