@@ -41,8 +41,8 @@ SITE = BUILD / "html"
 CLAIM = "application/vnd.trainwell.claim+json"
 CACHES_KEPT = 3
 CELL_TIMEOUT_SECONDS = 20 * 60
-# While one page starts, reads data or draws, another trains. A page takes up to 3 GB.
-PAGES_AT_ONCE = 2
+# A page's runs keep two cores busy by themselves; a page takes up to 3 GB.
+PAGES_AT_ONCE = 2 if runtime.cores() >= 4 else 1
 KERNELS: set[int] = set()  # the process groups of the kernels that run now
 STOP = threading.Event()  # set when the build stops: no kernel starts any more
 
