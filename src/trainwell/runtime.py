@@ -9,8 +9,9 @@ for its sizes here.
 import os
 import platform
 import sys
+from collections.abc import Callable
 from importlib import metadata
-from typing import Literal
+from typing import Any, Literal
 
 Profile = Literal["full", "quick"]
 
@@ -87,6 +88,22 @@ def device() -> str:
         if first.platform != "cpu":
             return str(first.device_kind)
     return "CPU"
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `function`, of tensors, compiled by the backend: once for each shape it is given."""
+    import keras
+
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        return tf.function(function, autograph=False)  # type: ignore[no-any-return]
+    if backend == "jax":
+        import jax
+
+        return jax.jit(function)  # type: ignore[no-any-return]
+    return function
 
 
 def versions() -> dict[str, str]:
