@@ -90,19 +90,20 @@ def device() -> str:
     return "CPU"
 
 
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return `function`, of tensors, compiled by the backend: once for each shape it is given."""
+def compiled(function: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
+    """Return `function` compiled by the backend, for tensors of the shapes of `arguments`."""
     import keras
 
     backend = keras.backend.backend()
     if backend == "tensorflow":
         import tensorflow as tf
 
-        return tf.function(function, autograph=False)  # type: ignore[no-any-return]
+        traced = tf.function(function, autograph=False)
+        return traced.get_concrete_function(*arguments)  # type: ignore[no-any-return]
     if backend == "jax":
         import jax
 
-        return jax.jit(function)  # type: ignore[no-any-return]
+        return jax.jit(function).lower(*arguments).compile()  # type: ignore[no-any-return]
     return function
 
 

@@ -102,9 +102,10 @@ def mc_predict(
             f"model {model.name!r} has no dropout layer with a rate of more than 0, so that all "
             "passes would be the same. Add keras.layers.Dropout."
         )
-    predict = compiled(_passes_over_a_batch(model, dropout, passes, information))
     weights = [variable.value for variable in model.variables]
     size = min(batch_size, len(x))
+    over_a_batch = _passes_over_a_batch(model, dropout, passes, information)
+    predict = compiled(over_a_batch, x[:size], _seeds(seed, 0, dropout), weights)
     results = []
     starts = range(0, len(x), size)
     for number, start in enumerate(tqdm(starts, unit="batch", disable=not show_progress())):
