@@ -39,6 +39,7 @@ serve:  ## show the built book on http://localhost:8000 (PORT=...)
 bench: $(READY)  ## speed beside plain Keras, in one run
 	@$(BIN)/python benchmarks/bench_fit.py
 	@$(BIN)/python benchmarks/bench_grid.py
+	@$(BIN)/python benchmarks/bench_mc_predict.py
 
 sabotage: $(READY)  ## swap the arms of every claim of the built book: each must fail
 	@$(BIN)/python -m trainwell sabotage _build/claims.json

@@ -9,8 +9,9 @@ for its sizes here.
 import os
 import platform
 import sys
+from collections.abc import Callable
 from importlib import metadata
-from typing import Literal
+from typing import Any, Literal
 
 Profile = Literal["full", "quick"]
 
@@ -87,6 +88,23 @@ def device() -> str:
         if first.platform != "cpu":
             return str(first.device_kind)
     return "CPU"
+
+
+def compiled(function: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
+    """Return `function` compiled by the backend, for tensors of the shapes of `arguments`."""
+    import keras
+
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        traced = tf.function(function, autograph=False)
+        return traced.get_concrete_function(*arguments)  # type: ignore[no-any-return]
+    if backend == "jax":
+        import jax
+
+        return jax.jit(function).lower(*arguments).compile()  # type: ignore[no-any-return]
+    return function
 
 
 def versions() -> dict[str, str]:
