@@ -23,7 +23,7 @@ def run_nbval(folder: Path) -> subprocess.CompletedProcess[str]:
         **os.environ,
         "TRAINWELL_PROFILE": "quick",
         "TRAINWELL_PROGRESS": "0",
-        "TRAINWELL_RUNS": str(folder / "runs"),
+        "TRAINWELL_RUNS": str(ROOT / "_build" / "test-runs"),  # shared with test_site.py
         "SERIAL_KERNELS_LOCK": str(folder / "kernels.lock"),
         "PYTHONPATH": str(ROOT / "tests"),
     }

@@ -289,7 +289,7 @@ def main() -> None:
         os.environ.update(TRAINWELL_PROGRESS="0", TF_CPP_MIN_LOG_LEVEL="3")
         subprocess.run([sys.executable, "-m", "trainwell", "data", "--fetch"], check=True)
         cache = open_cache()
-        os.environ["TRAINWELL_RUNS"] = str(Path(cache.path) / "runs")  # what pages share
+        os.environ.setdefault("TRAINWELL_RUNS", str(Path(cache.path) / "runs"))
         try:
             execute_pages(cache)
         except PageError as error:
