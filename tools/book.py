@@ -176,12 +176,12 @@ def execute(page: str, notebook: Any, progress: Progress) -> float:
     """Run a page's cells in a kernel of its own; return the seconds that it took."""
     code_cells = [i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
     start, index = time.perf_counter(), 0
-    if STOP.is_set():
-        raise PageError("the build has stopped")
     progress.begin(page)
     try:
         with tempfile.TemporaryDirectory() as folder, client_for(page, notebook, folder) as client:
             for done, index in enumerate(code_cells, start=1):
+                if STOP.is_set():  # another page failed while this kernel started
+                    raise PageError("the build has stopped")
                 client.execute_cell(notebook.cells[index], index)
                 progress.cell_done(page, done)
     except (CellExecutionError, CellTimeoutError) as error:
@@ -237,8 +237,9 @@ def execute_pages(cache: JupyterCacheAbstract) -> None:
         except BaseException:
             STOP.set()
             threads.shutdown(wait=False, cancel_futures=True)
-            for group in KERNELS:
-                os.killpg(group, signal.SIGKILL)  # the pages beside the one that failed
+            for group in list(KERNELS):  # the pages beside the one that failed
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(group, signal.SIGKILL)
             raise
     titles = {p: next(x for x in (ROOT / f"{p}.md").open() if x.startswith("# ")) for p in names}
     claims = [

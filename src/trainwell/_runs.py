@@ -65,9 +65,12 @@ def save(table: pd.DataFrame, place: Path) -> None:
     with contextlib.suppress(OSError):
         place.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=place.parent, suffix=".part")
-        with os.fdopen(handle, "wb") as file:
-            table.to_pickle(file)
-        Path(temporary).replace(place)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                table.to_pickle(file)
+            Path(temporary).replace(place)
+        finally:
+            Path(temporary).unlink(missing_ok=True)  # where the disk is full, say
 
 
 def _environment() -> list[str]:
