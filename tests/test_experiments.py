@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from new_process import in_a_new_process
 
 from trainwell import _runs, experiments
 from trainwell.experiments import run
@@ -185,6 +186,23 @@ def test_a_folder_that_can_not_be_written_is_no_error(tmp_path, monkeypatch):
     assert run(fails_at_two, {"i": [5]}, jobs=1)["value"].item() == 5
 
 
+def test_a_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch):
+    def full(table, file):
+        file.write(b"half of it")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(pd.DataFrame, "to_pickle", full)
+    assert run(fails_at_two, {"i": [5]}, jobs=1)["value"].item() == 5
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the workers are no copies")
+def test_the_process_that_the_workers_copy_has_one_thread():
+    code = "import os, trainwell.training; print(len(os.listdir('/proc/self/task')))"
+    environment = {**os.environ, **experiments.WORKER_ENVIRONMENT}
+    assert in_a_new_process(code, **environment) == "1", "a copy would lack the others"
+
+
 PAGE = """
 import functools
 import numpy as np
@@ -262,16 +280,7 @@ def test_the_profile_and_the_package_count(monkeypatch):
 
 def test_a_run_is_found_from_another_process():
     code = f"import test_experiments as t; print(t.place({PAGE!r}))"
-    found = {
-        subprocess.run(
-            [sys.executable, "-c", code],
-            env={**os.environ, "PYTHONHASHSEED": seed},
-            cwd=os.path.dirname(__file__),
-            capture_output=True,
-            text=True,
-        ).stdout.strip()
-        for seed in ["1", "2"]
-    }
+    found = {in_a_new_process(code, PYTHONHASHSEED=seed) for seed in ["1", "2"]}
     assert found == {str(place(PAGE))}
 
 

@@ -1,13 +1,11 @@
 """Power decay, 1cycle and the range test: their formulas, and what a compiled step uses of them."""
 
 import math
-import os
-import subprocess
-import sys
 
 import keras
 import numpy as np
 import pytest
+from new_process import in_a_new_process
 
 from trainwell.from_scratch import Momentum, Nesterov
 from trainwell.schedules import OneCycle, OneCycleSGD, PowerDecay, lr_range_test
@@ -436,12 +434,4 @@ print("same on", keras.backend.backend())
 
 def test_on_jax():
     pytest.importorskip("jax")
-    result = subprocess.run(
-        [sys.executable, "-c", JAX],
-        env={**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
-        cwd=os.path.dirname(__file__),
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.strip() == "same on jax"
+    assert in_a_new_process(JAX, KERAS_BACKEND="jax", JAX_PLATFORMS="cpu") == "same on jax"

@@ -1,12 +1,11 @@
 """`fit` against its oracle, plain `model.fit`: the same weights, the same history, only faster."""
 
 import os
-import subprocess
-import sys
 
 import keras
 import numpy as np
 import pytest
+from new_process import in_a_new_process
 
 from trainwell import training
 from trainwell.models import mlp
@@ -307,18 +306,6 @@ t.np.testing.assert_allclose(losses, expected["val_loss"], rtol=1e-5)
 assert recorder.blocks == [18] * t.EPOCHS, "blocks bring JAX nothing"
 print("same on", keras.backend.backend())
 """
-
-
-def in_a_new_process(code, **environment):
-    result = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, **environment},
-        cwd=os.path.dirname(__file__),
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 0, result.stderr
-    return result.stdout.strip()
 
 
 def test_on_jax():

@@ -1,13 +1,10 @@
 """`mc_predict` against its oracle, the stacked loop; scores against numbers worked out by hand."""
 
-import os
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
 from keras import layers
+from new_process import in_a_new_process
 
 from trainwell import uncertainty
 from trainwell.layers import MCAlphaDropout, MCDropout
@@ -402,12 +399,4 @@ print("same on", keras.backend.backend())
 
 def test_on_jax():
     pytest.importorskip("jax")
-    result = subprocess.run(
-        [sys.executable, "-c", JAX],
-        env={**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
-        cwd=os.path.dirname(__file__),
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.strip() == "same on jax"
+    assert in_a_new_process(JAX, KERAS_BACKEND="jax", JAX_PLATFORMS="cpu") == "same on jax"
