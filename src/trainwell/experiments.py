@@ -28,8 +28,8 @@ from tqdm import tqdm
 from trainwell._runs import load, places_of, save
 from trainwell.runtime import cores, device, show_progress
 
-# A run gets one core and one thread: two runs side by side finish sooner than two threads
-# on one small run. TensorFlow and NumPy read these when they start. One bar shows the progress.
+# A run gets one thread: two runs side by side finish sooner than two threads on one small run.
+# TensorFlow and NumPy read these when they start. One bar shows the progress.
 WORKER_ENVIRONMENT = {
     "TF_NUM_INTRAOP_THREADS": "1",
     "TF_NUM_INTEROP_THREADS": "1",
@@ -37,6 +37,9 @@ WORKER_ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
     "TRAINWELL_PROGRESS": "0",
 }
+# A run still waits many times a second, for TensorFlow hands its work from thread to thread. Some
+# more runs than cores use that time: on two cores, four take three quarters of the time of two.
+MORE_RUNS_THAN_CORES = 2
 # The column in which a run that raised brings its traceback.
 TRACEBACK = "_traceback"
 
@@ -58,7 +61,8 @@ def run(
             to the workers: load large data in it, not before.
         grid: For each argument, the values to try: `{"rate": [0.0, 0.2], "seed": [0, 1, 2]}`.
         jobs: How many runs at a time, each in a process of its own with one thread; 1 means one
-            after the other in this process. None means one for each core, and 1 on a GPU.
+            after the other in this process. None means 1 on a GPU; on a CPU, what the variable
+            `TRAINWELL_JOBS` says, else two more than there are cores.
         keep: Whether to keep finished runs in the folder `TRAINWELL_RUNS` (else the user's
             cache), and take them from there. A run is made anew when its arguments, the code of
             `function` and of what it calls in the same file, the package, the data, the profile
@@ -76,7 +80,8 @@ def run(
     """
     points = _points(grid)
     if jobs is None:
-        jobs = cores() if device() == "CPU" else 1
+        on_cpu = int(os.environ.get("TRAINWELL_JOBS", cores() + MORE_RUNS_THAN_CORES))
+        jobs = on_cpu if device() == "CPU" else 1
     if jobs < 1:
         raise ValueError(f"jobs must be at least 1, got {jobs}.")
     places = places_of(function, points)

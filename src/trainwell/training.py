@@ -8,6 +8,7 @@ does not wait for Python, and on a GPU, where XLA compiles a step for batches of
 """
 
 import contextlib
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -98,6 +99,7 @@ def fit(
     evaluate = _Evaluate(splits)
     bar = tqdm(total=epochs, unit="epoch", leave=None, disable=not show_progress())
     in_blocks = _can_train_in_blocks(model) and not any(map(_acts_on_batches, callbacks))
+    fed = _block_size(x, batch_size) if in_blocks else batch_size
     start = time.perf_counter()
     if in_blocks and model.built:
         # TensorFlow traces a step twice if the first time makes variables: the optimizer's and
@@ -107,7 +109,9 @@ def fit(
         logs = model.fit(
             x,
             y,
-            batch_size=_block_size(x, batch_size) if in_blocks else batch_size,
+            batch_size=fed,
+            # Told how many there are, Keras prepares the data once an epoch, else twice.
+            steps_per_epoch=-(-len(x) // fed) if in_blocks else None,
             epochs=epochs,
             callbacks=[evaluate, _Progress(bar), *callbacks],
             verbose=0,
@@ -128,7 +132,12 @@ class _Evaluate(keras.callbacks.Callback):  # type: ignore[misc]
 
     def __init__(self, splits: Mapping[str, Split]) -> None:
         super().__init__()
-        self.splits = splits
+        # A small split is one batch, which needs no input pipeline: that takes longer than the
+        # arithmetic. It is brought to the device once, not in every epoch.
+        self.splits = {
+            name: tuple(map(keras.ops.convert_to_tensor, split)) if self._is_small(split) else split
+            for name, split in splits.items()
+        }
         self.rows: list[tuple[int, str, str, float]] = []
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
@@ -139,14 +148,17 @@ class _Evaluate(keras.callbacks.Callback):  # type: ignore[misc]
                 logs.update({f"val_{name}": value for name, value in values.items()})
 
     def evaluate(self, x: Any, y: Any) -> dict[str, float]:
-        if np.size(x) <= EVALUATE_AT_ONCE:
-            # One batch needs no input pipeline, which takes longer than the arithmetic.
+        if self._is_small((x, y)):
             values = self.model.test_on_batch(x, y, return_dict=True)
         else:
             values = self.model.evaluate(
                 x, y, batch_size=EVALUATION_BATCH, verbose=0, return_dict=True
             )
         return {name: float(value) for name, value in values.items()}
+
+    @staticmethod
+    def _is_small(split: Split) -> bool:
+        return math.prod(np.shape(split[0])) <= EVALUATE_AT_ONCE
 
 
 class _Progress(keras.callbacks.Callback):  # type: ignore[misc]
