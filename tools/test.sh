@@ -15,5 +15,8 @@ if ! command -v chromium chromium-browser google-chrome >/dev/null; then
 fi
 
 tools/lint.sh
+# First the site in the quick profile, for the browser. The chapters' notebooks, which make the same
+# runs, take them from there.
+TRAINWELL_RUNS="$PWD/_build/test-runs" TRAINWELL_PROFILE=quick python tools/book.py
 # A file's tests stay in one process: they share fixtures, and TensorFlow starts slowly.
 python -m pytest -n "${TEST_PROCESSES:-2}" --dist loadfile --durations 5 "$@"
