@@ -10,6 +10,7 @@ import contextlib
 import functools
 import inspect
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ from keras import layers, ops
 from scipy.optimize import minimize_scalar
 from tqdm import tqdm
 
-from trainwell.runtime import compiled, show_progress
+from trainwell.runtime import compiled, cores, show_progress
 
 # `SpatialDropout1D` to `3D` and the course's `MCDropout` are kinds of these.
 DROPOUT = (layers.Dropout, layers.AlphaDropout, layers.GaussianDropout)
@@ -57,7 +58,7 @@ def mc_predict(
     passes: int = 100,
     seed: int = 0,
     *,
-    batch_size: int = 256,
+    batch_size: int = 128,
     information: bool = False,
 ) -> MCPrediction:
     """Predict many times with dropout on; return the predictions' mean and standard deviation.
@@ -106,15 +107,23 @@ def mc_predict(
     size = min(batch_size, len(x))
     over_a_batch = _passes_over_a_batch(model, dropout, passes, information)
     predict = compiled(over_a_batch, x[:size], _seeds(seed, 0, dropout), weights)
-    results = []
     starts = range(0, len(x), size)
-    for number, start in enumerate(tqdm(starts, unit="batch", disable=not show_progress())):
+
+    def predict_batch(number: int) -> list[Array]:
+        start = starts[number]
         # The last batch is filled up with examples of the one before: one shape compiles once.
         first = min(start, len(x) - size)
         parts = predict(x[first : first + size], _seeds(seed, number, dropout), weights)
-        results.append([ops.convert_to_numpy(part)[start - first :] for part in parts])
-        if information:
-            _check_rows("information=True needs class probabilities", results[-1][0])
+        return [ops.convert_to_numpy(part)[start - first :] for part in parts]
+
+    results = []
+    # A pass over a batch is too small for two threads: each core takes a batch of its own.
+    with ThreadPoolExecutor(cores()) as threads:
+        batches = threads.map(predict_batch, range(len(starts)))
+        for result in tqdm(batches, total=len(starts), unit="batch", disable=not show_progress()):
+            results.append(result)
+            if information:
+                _check_rows("information=True needs class probabilities", result[0])
     return MCPrediction(*(np.concatenate(part) for part in zip(*results, strict=True)))
 
 
