@@ -10,6 +10,7 @@ from pathlib import Path
 
 import book
 import pytest
+from myst_nb.core.read import is_myst_markdown_notebook
 
 ROOT = Path(__file__).resolve().parent.parent
 HEADER = (
@@ -96,6 +97,13 @@ def test_a_page_that_raises_does_not_wait_for_the_others(course: Path) -> None:
     assert "page.md: cell 2" in result.stdout
     assert "ZeroDivisionError" in result.stdout
     assert time.perf_counter() - start < 120
+
+
+def test_a_page_says_how_long_it_runs() -> None:
+    """For its readers, and for the order in which a first build executes the pages."""
+    for page in book.pages():
+        if is_myst_markdown_notebook((ROOT / f"{page}.md").read_text()):
+            assert book.stated_seconds(page), page
 
 
 def test_a_claim_that_fails_stops_the_build(course: Path) -> None:

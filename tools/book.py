@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -44,7 +45,11 @@ CACHES_KEPT = 3
 CELL_TIMEOUT_SECONDS = 20 * 60
 # While one page imports and draws, the runs of the other use the cores. A page takes up to 3 GB.
 PAGES_AT_ONCE = 2
-JOBS_A_PAGE = (runtime.cores() + experiments.MORE_RUNS_THAN_CORES) // PAGES_AT_ONCE
+JOBS_A_PAGE = runtime.cores() // PAGES_AT_ONCE + experiments.MORE_RUNS_THAN_CORES
+# What a page tells its readers: "The page runs in about two minutes on two cores."
+RUNS_IN = re.compile(r"The page runs in about (half a|\w+) (second|minute)")
+WORDS = {"half a": 0.5, "a": 1, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6}
+WORDS |= {"ten": 10, "fifteen": 15, "twenty": 20, "thirty": 30, "forty": 40}
 KERNELS: set[int] = set()  # the process groups of the kernels that run now
 STOP = threading.Event()  # set when the build stops: no kernel starts any more
 
@@ -83,6 +88,15 @@ def open_cache() -> JupyterCacheAbstract:
 def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def stated_seconds(page: str) -> float | None:
+    """Return how long a page says that it runs, or None if it does not say."""
+    stated = RUNS_IN.search((ROOT / f"{page}.md").read_text())
+    if stated is None:
+        return None
+    number, unit = stated.groups()
+    return WORDS[number] * (60 if unit == "minute" else 1)
 
 
 class Progress:
@@ -218,6 +232,9 @@ def execute_pages(cache: JupyterCacheAbstract) -> None:
     runs_file = BUILD / "runs.json"
     last_runs = json.loads(runs_file.read_text()) if runs_file.exists() else {}
     names = [p for p in pages() if is_myst_markdown_notebook((ROOT / f"{p}.md").read_text())]
+    for page in names:  # on the first build, what the pages say of themselves alone
+        if page not in last_runs and (stated := stated_seconds(page)):
+            last_runs[page] = stated * PAGES_AT_ONCE
     notebooks = {page: myst_nb_reader_plugin(str(ROOT / f"{page}.md")) for page in names}
     cells = {
         page: sum(cell.cell_type == "code" for cell in notebook.cells)
@@ -231,7 +248,7 @@ def execute_pages(cache: JupyterCacheAbstract) -> None:
             runs[page] = record.data["execution_seconds"]
             notebooks[page] = cache.get_cache_bundle(record.pk).nb
             progress.finish(page, f"from the cache (it took {duration(runs[page])})")
-    # A page that was never run may be long: it goes first. Its cells tell a little.
+    # A page of which nothing is known may be long: it goes first. Its cells tell a little.
     todo = [page for page in names if page not in runs]
     todo.sort(key=lambda page: (last_runs.get(page, math.inf), cells[page]), reverse=True)
     with ThreadPoolExecutor(PAGES_AT_ONCE) as threads:
