@@ -96,7 +96,8 @@ def stated_seconds(page: str) -> float | None:
     if stated is None:
         return None
     number, unit = stated.groups()
-    return WORDS[number] * (60 if unit == "minute" else 1)
+    count = int(number) if number.isdecimal() else WORDS[number]
+    return count * (60 if unit == "minute" else 1)
 
 
 class Progress:
