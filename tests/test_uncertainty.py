@@ -16,6 +16,7 @@ from trainwell.uncertainty import (
     mc_predict,
     negative_log_likelihood,
     reliability,
+    seed_dropout,
     temperature_scaling,
 )
 
@@ -99,6 +100,15 @@ def test_the_stacked_loop_on_the_same_masks(make):
     keras.utils.set_random_seed(0)
     model = make()
     assert_same(mc_predict(model, X, PASSES, seed=3), stacked(model, X, seed=3))
+
+
+def test_the_plain_loop_after_seeding_draws_the_same_masks():
+    model = functional()
+    seed_dropout(model, seed=3)
+    stack = np.stack([model(X, training=True) for _ in range(PASSES)])
+    assert_same(mc_predict(model, X, PASSES, seed=3), stack)
+    with pytest.raises(ValueError, match="has no dropout layer"):
+        seed_dropout(model_of(layers.Dense(2)))
 
 
 def test_batch_by_batch():

@@ -98,11 +98,6 @@ def mc_predict(
             raise ValueError(f"{name} must be at least {least}, got {value}.")
     _check_model(model, x)
     dropout = _dropout_layers(model)
-    if not dropout:
-        raise ValueError(
-            f"model {model.name!r} has no dropout layer with a rate of more than 0, so that all "
-            "passes would be the same. Add keras.layers.Dropout."
-        )
     weights = [variable.value for variable in model.variables]
     size = min(batch_size, len(x))
     over_a_batch = _passes_over_a_batch(model, dropout, passes, information)
@@ -125,6 +120,24 @@ def mc_predict(
             if information:
                 _check_rows("information=True needs class probabilities", result[0])
     return MCPrediction(*(np.concatenate(part) for part in zip(*results, strict=True)))
+
+
+def seed_dropout(model: Any, seed: int = 0) -> None:
+    """Let a model's dropout draw next the masks that `mc_predict` draws for its first batch.
+
+    Then a plain loop of `model(x, training=True)` over at most `batch_size` examples makes the
+    same passes as `mc_predict(model, x, seed=seed)`, to compare the two or to keep every pass.
+
+    Args:
+        model: A built Keras model. Its dropout layers' seed generators are changed.
+        seed: As in `mc_predict`.
+
+    Raises:
+        ValueError: If it has no dropout layer with a rate of more than 0.
+    """
+    dropout = _dropout_layers(model)
+    for layer, state in zip(dropout, _seeds(seed, 0, dropout), strict=True):
+        layer.seed_generator.state.assign(state)
 
 
 def _passes_over_a_batch(
@@ -184,9 +197,16 @@ def _split(model: Any, dropout: list[Any]) -> tuple[list[Any], list[Any]]:
 
 
 def _dropout_layers(model: Any) -> list[Any]:
-    return [
+    """Return the layers that drop something, one at least, or raise."""
+    dropout = [
         layer for layer in model._flatten_layers() if isinstance(layer, DROPOUT) and layer.rate > 0
     ]
+    if not dropout:
+        raise ValueError(
+            f"model {model.name!r} has no dropout layer with a rate of more than 0, so that all "
+            "passes would be the same. Add keras.layers.Dropout."
+        )
+    return dropout
 
 
 @contextlib.contextmanager
