@@ -63,9 +63,7 @@ def test_max_norm_is_the_projection(w, max_value, axis):
     np.testing.assert_allclose(project_max_norm(projected, max_value, axis), projected, atol=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("shape", "axis"), [((7, 5), 0), ((7, 5), 1), ((3, 3, 4, 6), (0, 1, 2))]
-)
+@pytest.mark.parametrize(("shape", "axis"), [((7, 5), 0), ((7, 5), 1), ((3, 3, 4, 6), (0, 1, 2))])
 @pytest.mark.parametrize("max_value", [0.5, 2.0])
 def test_max_norm_is_that_of_keras(shape, axis, max_value):
     w = np.random.default_rng(0).normal(size=shape).astype(np.float32)
