@@ -81,6 +81,7 @@ class SoftThreshold(keras.constraints.Constraint):  # type: ignore[misc]
     """
 
     def __init__(self, threshold: float) -> None:
+        """Check and keep the threshold."""
         _check("threshold", threshold)
         self.threshold = float(threshold)
 
