@@ -306,9 +306,12 @@ def test_by_default_two_processes_more_than_cores_but_one_on_a_gpu(device, jobs,
 
     monkeypatch.setattr(experiments, "device", lambda: device)
     monkeypatch.setattr(experiments, "cores", lambda: 5)
+    monkeypatch.delenv("TRAINWELL_JOBS", raising=False)
     monkeypatch.setattr(experiments, "_in_turn", asked)
     monkeypatch.setattr(experiments, "_in_parallel", asked)
     assert run(fails_at_two, {"i": [0]})["jobs"].item() == jobs
+    monkeypatch.setenv("TRAINWELL_JOBS", "3")  # as the build of the book sets it, for a CPU
+    assert run(fails_at_two, {"i": [0]})["jobs"].item() == min(jobs, 3)
 
 
 @pytest.mark.parametrize(

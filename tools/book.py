@@ -47,9 +47,9 @@ CELL_TIMEOUT_SECONDS = 20 * 60
 PAGES_AT_ONCE = 2
 JOBS_A_PAGE = runtime.cores() // PAGES_AT_ONCE + experiments.MORE_RUNS_THAN_CORES
 # What a page tells its readers: "The page runs in about two minutes on two cores."
-RUNS_IN = re.compile(r"The page runs in about (half a|\w+) (second|minute)")
 WORDS = {"half a": 0.5, "a": 1, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6}
 WORDS |= {"ten": 10, "fifteen": 15, "twenty": 20, "thirty": 30, "forty": 40}
+RUNS_IN = re.compile(rf"The page runs in about ({'|'.join(WORDS)}|\d+) (second|minute)")
 KERNELS: set[int] = set()  # the process groups of the kernels that run now
 STOP = threading.Event()  # set when the build stops: no kernel starts any more
 
@@ -91,7 +91,7 @@ def duration(seconds: float) -> str:
 
 
 def stated_seconds(page: str) -> float | None:
-    """Return how long a page says that it runs, or None if it does not say."""
+    """Return how long a page says that it runs, or None if it does not say, or not so."""
     stated = RUNS_IN.search((ROOT / f"{page}.md").read_text())
     if stated is None:
         return None
@@ -191,9 +191,12 @@ def client_for(page: str, notebook: Any, sockets: str) -> Iterator[NotebookClien
 
 def processor_seconds(kernel: int) -> float:
     """Return the processor time that a kernel and its worker processes have taken."""
-    process = psutil.Process(kernel)
-    times = [p.cpu_times() for p in [process, *process.children(recursive=True)]]
-    return float(sum(t.user + t.system for t in times))
+    process, seconds = psutil.Process(kernel), 0.0
+    for one in [process, *process.children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess):  # it ended just now
+            times = one.cpu_times()
+            seconds += times.user + times.system
+    return seconds
 
 
 def execute(page: str, notebook: Any, progress: Progress) -> dict[str, float]:

@@ -78,7 +78,7 @@ def mc_predict(
         x: Inputs, an array with one example a row.
         passes: How often to predict.
         seed: Decides the masks.
-        batch_size: Examples at a time; memory grows with it.
+        batch_size: Examples at a time on each core; memory grows with it.
         information: Whether to return `entropy` and `mutual_information` too. The model's outputs
             must be class probabilities.
 
