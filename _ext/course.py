@@ -1,8 +1,13 @@
-"""The course's Sphinx extension: the directive `{claims}`, a table of every claim of the book.
+"""The course's Sphinx extension: the directives `{claims}` and `{runs}`.
 
-It reads the file `course_claims_file`, relative to the source folder: a list of the records
-that `trainwell.claims` writes, each with the `page` it stands on and that page's `title`. A
-page with the directive is read again when the file changes.
+`{claims}` is a table of every claim of the book. It reads the file `course_claims_file`, relative
+to the source folder: a list of the records that `trainwell.claims` writes, each with the `page` it
+stands on and that page's `title`.
+
+`{runs}` tells how the book was run. It reads `course_runs_file`: what the book was built with
+(`build`, texts by name), and what the execution of each page took (`pages`).
+
+A page with a directive is read again when its file changes.
 """
 
 import json
@@ -15,7 +20,9 @@ from sphinx.config import Config
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
-COLUMNS = ["Page", "Sentence", "Evidence", "Kind", "State"]
+CLAIM_COLUMNS = {"Page": 15, "Sentence": 35, "Evidence": 35, "Kind": 5, "State": 10}
+RUN_COLUMNS = {"Page": 55, "Time": 15, "Processor time": 15, "Memory": 15}
+TIMES = ("execution_seconds", "processor_seconds")  # in minutes and seconds
 
 logger = logging.getLogger(__name__)
 
@@ -24,16 +31,11 @@ class Claims(SphinxDirective):
     """Render the collected claims as a table, or say that there are none yet."""
 
     def run(self) -> list[nodes.Node]:
-        self.env.note_dependency(self.config.course_claims_file)
-        path = Path(self.env.srcdir, self.config.course_claims_file)
-        records = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+        records = _read(self, self.config.course_claims_file)
         if not records:
             return [nodes.paragraph(text="No claims collected yet: build the whole book first.")]
-        group = nodes.tgroup(cols=len(COLUMNS))
-        group += [nodes.colspec(colwidth=width) for width in (15, 35, 35, 5, 10)]
-        group += nodes.thead("", _row([nodes.Text(name) for name in COLUMNS]))
-        group += nodes.tbody("", *(self.claim_row(record) for record in records))
-        return [nodes.table("", group, classes=["tw-claims"])]
+        rows = [self.claim_row(record) for record in records]
+        return [_table(CLAIM_COLUMNS, rows, "tw-claims")]
 
     def claim_row(self, record: dict[str, Any]) -> nodes.row:
         source = f" Data: {record['source']}." if record["source"] else ""
@@ -63,6 +65,54 @@ class Claims(SphinxDirective):
         return nodes.reference("", record["title"], refuri=f"{uri}#{record['id']}", internal=True)
 
 
+class Runs(SphinxDirective):
+    """Render what the book was built with, and what each page took."""
+
+    def run(self) -> list[nodes.Node]:
+        how = _read(self, self.config.course_runs_file)
+        if not how:
+            return [nodes.paragraph(text="Nothing was run yet: build the whole book first.")]
+        facts = nodes.definition_list()
+        for name, text in how["build"].items():
+            facts += nodes.definition_list_item(
+                "", nodes.term(text=name), nodes.definition("", nodes.paragraph(text=text))
+            )
+        rows = [self.page_row(run) for run in how["pages"]]
+        total = [
+            "All pages, one after the other",
+            *_times(*(sum(run[c] for run in how["pages"]) for c in TIMES)),
+            "",
+        ]
+        rows.append(_row([nodes.Text(text) for text in total]))
+        return [facts, _table(RUN_COLUMNS, rows, "tw-runs")]
+
+    def page_row(self, run: dict[str, Any]) -> nodes.row:
+        uri = self.env.app.builder.get_relative_uri(self.env.docname, run["page"])
+        link = nodes.reference("", run["title"], refuri=uri, internal=True)
+        texts = [*_times(*(run[c] for c in TIMES)), f"{run['memory_bytes'] / 2**30:.1f} GiB"]
+        return _row([link, *(nodes.Text(text) for text in texts)])
+
+
+def _times(*seconds: float) -> list[str]:
+    return [f"{int(s + 0.5) // 60}:{int(s + 0.5) % 60:02d}" for s in seconds]
+
+
+def _read(directive: SphinxDirective, name: str) -> Any:
+    """Return what the build wrote into a file, or None if it has not yet."""
+    directive.env.note_dependency(name)
+    path = Path(directive.env.srcdir, name)
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def _table(columns: dict[str, int], rows: list[nodes.row], name: str) -> nodes.table:
+    """Return a table: `columns` has the title and the width of each."""
+    group = nodes.tgroup(cols=len(columns))
+    group += [nodes.colspec(colwidth=width) for width in columns.values()]
+    group += nodes.thead("", _row([nodes.Text(title) for title in columns]))
+    group += nodes.tbody("", *rows)
+    return nodes.table("", group, classes=[name])
+
+
 def _row(cells: list[nodes.Node]) -> nodes.row:
     return nodes.row("", *(nodes.entry("", nodes.paragraph("", "", cell)) for cell in cells))
 
@@ -89,8 +139,10 @@ def _mend_page(
 def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("config-inited", _accept_records)
     app.add_config_value("course_claims_file", "_build/claims.json", "env", str)
+    app.add_config_value("course_runs_file", "_build/runs.json", "env", str)
     # Sphinx does not see that an extension changed: a new value makes it write every page anew.
     app.add_config_value("course_extension_key", "", "html", str)
     app.add_directive("claims", Claims)
+    app.add_directive("runs", Runs)
     app.connect("html-page-context", _mend_page, priority=900)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,13 +1,21 @@
-"""Every chapter runs as a notebook, cell by cell, in the quick profile; its solutions too."""
+"""Every chapter runs as a notebook, cell by cell, in the quick profile; its solutions too.
+
+What the cells show is kept for the quick site, which test_site.py looks at: `make test` runs this
+file first.
+"""
 
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import book
 import jupytext
+import nbformat
 import pytest
+from myst_nb.core.read import myst_nb_reader_plugin
 from nbformat.v4 import new_code_cell
 
 # The code of a folded solution. A page shows it, and does not run it.
@@ -18,23 +26,34 @@ CHAPTERS = sorted((ROOT / "chapters").glob("*.md"))
 
 
 def run_nbval(folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run the notebooks of `folder` under nbval, two at a time."""
+    """Run the notebooks of `folder` under nbval, two at a time; write their outputs into them."""
     environment = {
         **os.environ,
         "TRAINWELL_PROFILE": "quick",
+        "TRAINWELL_JOBS": str(book.QUICK_JOBS),
         "TRAINWELL_PROGRESS": "0",
-        "TRAINWELL_RUNS": str(ROOT / "_build" / "test-runs"),  # shared with test_site.py
+        "TRAINWELL_RUNS": str(folder / "runs"),
         "SERIAL_KERNELS_LOCK": str(folder / "kernels.lock"),
         "PYTHONPATH": str(ROOT / "tests"),
     }
     # Not this project's pytest settings: nbval and the kernels warn in their own ways.
     command = [sys.executable, "-m", "pytest", "-c", os.devnull, "--rootdir", str(folder)]
-    command += ["--nbval-lax", "--nbval-cell-timeout", "300", "-p", "serial_kernels"]
+    command += ["--nbval-lax", "--nbval-cell-timeout", "300", "-p", "nbval_plugin"]
     command += ["-p", "no:cacheprovider", "-n", "2", "--dist", "loadfile", str(folder)]
     return subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True)
 
 
-def test_every_chapter_runs_under_nbval(tmp_path: Path) -> None:
+def keep_for_the_site(chapter: Path, outputs: list[Any]) -> None:
+    """Put a chapter and the outputs of its code cells where the build of the quick site looks."""
+    notebook = myst_nb_reader_plugin(str(chapter))
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    for cell, shown in zip(cells, outputs, strict=True):
+        cell.outputs = shown
+    page = f"chapters/{chapter.stem}"
+    book.keep(page, notebook, dict.fromkeys(book.COSTS, 0.0), book.open_cache())
+
+
+def test_every_chapter_runs_under_nbval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cells = 0
     for chapter in CHAPTERS:
         notebook = jupytext.read(chapter)
@@ -47,6 +66,12 @@ def test_every_chapter_runs_under_nbval(tmp_path: Path) -> None:
     passed = re.search(r"(\d+) passed", result.stdout)
     assert passed is not None, result.stdout
     assert int(passed[1]) == cells
+    monkeypatch.setenv("TRAINWELL_PROFILE", "quick")
+    for chapter in CHAPTERS:
+        notebook = nbformat.read(tmp_path / f"{chapter.stem}.ipynb", as_version=4)
+        outputs = [cell.outputs for cell in notebook.cells if cell.cell_type == "code"]
+        solutions = SOLUTION.findall(chapter.read_text())
+        keep_for_the_site(chapter, outputs[: len(outputs) - len(solutions)])
 
 
 def test_a_cell_that_raises_is_found(tmp_path: Path) -> None:

@@ -60,9 +60,9 @@ def record(sentence, evidence, page="chapters/one", **data):
     return {"page": page, "title": "One & only", **make_record(sentence, evidence, data)}
 
 
-def cells(page):
-    """Return the text of the claims table, row by row."""
-    table = re.search(r'<table class="tw-claims.*?</table>', page, re.DOTALL)[0]
+def cells(page, name="tw-claims"):
+    """Return the text of a table, row by row."""
+    table = re.search(rf'<table class="{name}.*?</table>', page, re.DOTALL)[0]
     rows = re.findall(r"<tr.*?</tr>", table, re.DOTALL)
     texts = [re.findall(r"<t[hd].*?</t[hd]>", row, re.DOTALL) for row in rows]
     return [[unescape(re.sub("<.*?>", "", text)).strip() for text in row] for row in texts]
@@ -157,3 +157,29 @@ def test_claims_file_is_a_setting(book):
     assert "Elsewhere." in (book / "out/end.html").read_text(encoding="utf-8")
     # A claim's record in a cell's output is no reason to warn.
     assert "mystnb.unknown_mime_type" in app.config.suppress_warnings
+
+
+def test_the_runs_of_the_book_and_their_sum(book):
+    (book / "end.rst").write_text("Runs\n====\n\n.. runs::\n")
+    costs = {"execution_seconds": 59.6, "processor_seconds": 90.0, "memory_bytes": 1.5 * 2**30}
+    run = {"page": "chapters/one", "title": "One & only", **costs}
+    how = {"build": {"Machine": "2 cores"}, "pages": [run, {**run, "execution_seconds": 5.0}]}
+    path = book / "_build/runs.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps(how))
+    page, warnings, _ = build(book)
+    assert warnings == ""
+    assert re.search(r"<dt>Machine.*2 cores", page, re.DOTALL)
+    assert 'href="chapters/one.html"' in page
+    assert cells(page, "tw-runs")[1:] == [
+        ["One & only", "1:00", "1:30", "1.5 GiB"],
+        ["One & only", "0:05", "1:30", "1.5 GiB"],
+        ["All pages, one after the other", "1:05", "3:00", ""],
+    ]
+
+
+def test_before_the_first_build_nothing_was_run(book):
+    (book / "end.rst").write_text("Runs\n====\n\n.. runs::\n")
+    page, warnings, _ = build(book)
+    assert warnings == ""
+    assert "Nothing was run yet" in page

@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import os
+import platform
 import re
 import shutil
 import signal
@@ -20,6 +21,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +47,16 @@ CACHES_KEPT = 3
 CELL_TIMEOUT_SECONDS = 20 * 60
 # While one page imports and draws, the runs of the other use the cores. A page takes up to 3 GB.
 PAGES_AT_ONCE = 2
-JOBS_A_PAGE = runtime.cores() // PAGES_AT_ONCE + experiments.MORE_RUNS_THAN_CORES
+FULL_JOBS = runtime.cores() // PAGES_AT_ONCE + experiments.MORE_RUNS_THAN_CORES
+# The runs of a preview are so short that processes to make them take longer to start.
+QUICK_JOBS = 1
 # What a page tells its readers: "The page runs in about two minutes on two cores."
 WORDS = {"half a": 0.5, "a": 1, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6}
 WORDS |= {"ten": 10, "fifteen": 15, "twenty": 20, "thirty": 30, "forty": 40}
 RUNS_IN = re.compile(rf"The page runs in about ({'|'.join(WORDS)}|\d+) (second|minute)")
+VERSIONS_TOLD = ("keras", "tensorflow", "numpy", "pandas", "scikit-learn", "jupyter-book")
+# What the execution of a page is measured by. The memory is the most that it held after a cell.
+COSTS = ("execution_seconds", "processor_seconds", "memory_bytes")
 KERNELS: set[int] = set()  # the process groups of the kernels that run now
 STOP = threading.Event()  # set when the build stops: no kernel starts any more
 
@@ -189,20 +196,24 @@ def client_for(page: str, notebook: Any, sockets: str) -> Iterator[NotebookClien
             KERNELS.discard(group)
 
 
-def processor_seconds(kernel: int) -> float:
-    """Return the processor time that a kernel and its worker processes have taken."""
-    process, seconds = psutil.Process(kernel), 0.0
+def used_by(kernel: int) -> tuple[float, float]:
+    """Return the processor time, in seconds, and the memory, in bytes, of a kernel and its workers.
+
+    Of memory that several processes share, each counts its part.
+    """
+    process, seconds, memory = psutil.Process(kernel), 0.0, 0.0
     for one in [process, *process.children(recursive=True)]:
         with contextlib.suppress(psutil.NoSuchProcess):  # it ended just now
-            times = one.cpu_times()
+            times, held = one.cpu_times(), one.memory_full_info()
             seconds += times.user + times.system
-    return seconds
+            memory += getattr(held, "pss", held.uss)  # Linux alone knows a process's part
+    return seconds, memory
 
 
 def execute(page: str, notebook: Any, progress: Progress) -> dict[str, float]:
-    """Run a page's cells in a kernel of its own; return the seconds that it took."""
+    """Run a page's cells in a kernel of its own; return what it took (`COSTS`)."""
     code_cells = [i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
-    start, index = time.perf_counter(), 0
+    start, index, processor, memory = time.perf_counter(), 0, 0.0, 0.0
     progress.begin(page)
     try:
         with tempfile.TemporaryDirectory() as folder, client_for(page, notebook, folder) as client:
@@ -210,19 +221,40 @@ def execute(page: str, notebook: Any, progress: Progress) -> dict[str, float]:
                 if STOP.is_set():  # another page failed while this kernel started
                     raise PageError("the build has stopped")
                 client.execute_cell(notebook.cells[index], index)
+                processor, held = used_by(client.km.provisioner.pid)
+                memory = max(memory, held)
                 progress.cell_done(page, done)
-            processor = processor_seconds(client.km.provisioner.pid)
     except (CellExecutionError, CellTimeoutError) as error:
         STOP.set()
         progress.finish(page, "failed")
         raise error_in(page, notebook, index + 1, error) from error
     seconds = time.perf_counter() - start
-    return {"execution_seconds": seconds, "processor_seconds": processor}
+    return dict(zip(COSTS, (seconds, processor, memory), strict=True))
+
+
+def keep(page: str, notebook: Any, costs: dict[str, float], cache: JupyterCacheAbstract) -> None:
+    """Put an executed page into the cache, where the next build finds it."""
+    bundle = CacheBundleIn(notebook, str(ROOT / f"{page}.md"), data=costs)
+    cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
 
 
 def claims_of(notebook: Any) -> list[dict[str, Any]]:
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     return [output["data"][CLAIM] for output in outputs if CLAIM in output.get("data", {})]
+
+
+def circumstances(claims: list[dict[str, Any]]) -> dict[str, str]:
+    """Return what the book was built with, in words: profile, machine, versions and data."""
+    memory = psutil.virtual_memory().total / 2**30
+    versions = [f"{name} {metadata.version(name)}" for name in VERSIONS_TOLD]
+    return {
+        "Profile": runtime.profile(),
+        "Machine": f"{platform.system()} on {platform.machine()}, {runtime.cores()} cores, "
+        f"{memory:.0f} GiB of memory",
+        "Pages at once": str(PAGES_AT_ONCE),
+        "Versions": ", ".join([f"Python {platform.python_version()}", *versions]),
+        "Data": "; ".join(sorted({claim["source"] for claim in claims if claim["source"]})),
+    }
 
 
 def write_if_changed(path: Path, text: str) -> None:
@@ -234,7 +266,10 @@ def write_if_changed(path: Path, text: str) -> None:
 def execute_pages(cache: JupyterCacheAbstract) -> None:
     """Execute what the cache lacks, the longest page first; write `claims.json`, `runs.json`."""
     runs_file = BUILD / "runs.json"
-    last_runs = json.loads(runs_file.read_text()) if runs_file.exists() else {}
+    last_runs = {}
+    if runs_file.exists():
+        last_pages = json.loads(runs_file.read_text())["pages"]
+        last_runs = {run["page"]: run["execution_seconds"] for run in last_pages}
     names = [p for p in pages() if is_myst_markdown_notebook((ROOT / f"{p}.md").read_text())]
     for page in names:  # on the first build, what the pages say of themselves alone
         if page not in last_runs and (stated := stated_seconds(page)):
@@ -244,14 +279,15 @@ def execute_pages(cache: JupyterCacheAbstract) -> None:
         page: sum(cell.cell_type == "code" for cell in notebook.cells)
         for page, notebook in notebooks.items()
     }
-    runs: dict[str, float] = {}
+    runs: dict[str, dict[str, float]] = {}
     progress = Progress(cells, last_runs, PAGES_AT_ONCE)
     for page in names:
         with contextlib.suppress(KeyError):
             record = cache.match_cache_notebook(notebooks[page])
-            runs[page] = record.data["execution_seconds"]
+            runs[page] = {cost: record.data[cost] for cost in COSTS}
             notebooks[page] = cache.get_cache_bundle(record.pk).nb
-            progress.finish(page, f"from the cache (it took {duration(runs[page])})")
+            took = duration(runs[page]["execution_seconds"])
+            progress.finish(page, f"from the cache (it took {took})")
     # A page of which nothing is known may be long: it goes first. Its cells tell a little.
     todo = [page for page in names if page not in runs]
     todo.sort(key=lambda page: (last_runs.get(page, math.inf), cells[page]), reverse=True)
@@ -260,13 +296,11 @@ def execute_pages(cache: JupyterCacheAbstract) -> None:
         try:
             for future in as_completed(done):
                 page = done[future]
-                data = future.result()
-                runs[page] = data["execution_seconds"]
+                runs[page] = future.result()
                 # At once: an error on the next page must not lose this one.
-                bundle = CacheBundleIn(notebooks[page], str(ROOT / f"{page}.md"), data=data)
-                cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
-                both = f"{duration(runs[page])}, {duration(data['processor_seconds'])}"
-                progress.finish(page, f"executed in {both} of processor time")
+                keep(page, notebooks[page], runs[page], cache)
+                wall, processor, _ = map(duration, runs[page].values())
+                progress.finish(page, f"executed in {wall}, {processor} of processor time")
         except BaseException:
             STOP.set()
             threads.shutdown(wait=False, cancel_futures=True)
@@ -280,7 +314,9 @@ def execute_pages(cache: JupyterCacheAbstract) -> None:
         for page in names
         for claim in claims_of(notebooks[page])
     ]
-    write_if_changed(runs_file, json.dumps({page: runs[page] for page in names}, indent=1))
+    pages_run = [{"page": page, "title": titles[page][2:].strip(), **runs[page]} for page in names]
+    how = {"build": circumstances(claims), "pages": pages_run}
+    write_if_changed(runs_file, json.dumps(how, indent=1))
     write_if_changed(BUILD / "claims.json", json.dumps(claims, indent=1))
     verdicts = [claim["status"] for claim in claims]
     print(f"{len(claims)} claims: {verdicts.count('held')} held, the others not judged")
@@ -292,6 +328,7 @@ def build_site(cache_path: str) -> None:
         "nb_execution_cache_path": cache_path,
         "course_extension_key": hashlib.sha256((ROOT / "_ext/course.py").read_bytes()).hexdigest(),
         "course_claims_file": str(BUILD / "claims.json"),
+        "course_runs_file": str(BUILD / "runs.json"),
         "external_toc_path": "_toc.yml",
         "latex_individualpages": False,
         "nitpicky": True,
@@ -321,7 +358,7 @@ def main() -> None:
         BUILD.mkdir(parents=True, exist_ok=True)
         # What a page prints is published: no progress bars, nothing of TensorFlow's log.
         os.environ.update(TRAINWELL_PROGRESS="0", TF_CPP_MIN_LOG_LEVEL="3")
-        os.environ["TRAINWELL_JOBS"] = str(JOBS_A_PAGE)
+        os.environ["TRAINWELL_JOBS"] = str(FULL_JOBS if FULL else QUICK_JOBS)
         os.environ["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"  # two pages share a GPU
         subprocess.run([sys.executable, "-m", "trainwell", "data", "--fetch"], check=True)
         cache = open_cache()

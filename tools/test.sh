@@ -15,8 +15,8 @@ if ! command -v chromium chromium-browser google-chrome >/dev/null; then
 fi
 
 tools/lint.sh
-# First the site in the quick profile, for the browser. The chapters' notebooks, which make the same
-# runs, take them from there.
-TRAINWELL_RUNS="$PWD/_build/test-runs" TRAINWELL_PROFILE=quick python tools/book.py
+# First the chapters: what their cells show makes the site that the browser looks at.
+python -m pytest tests/test_chapters.py --durations 1
 # A file's tests stay in one process: they share fixtures, and TensorFlow starts slowly.
-python -m pytest -n "${TEST_PROCESSES:-2}" --dist loadfile --durations 5 "$@"
+python -m pytest -n "${TEST_PROCESSES:-2}" --dist loadfile --durations 5 \
+  --ignore tests/test_chapters.py "$@"

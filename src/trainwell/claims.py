@@ -1,11 +1,11 @@
-"""Checked sentences: a claim stands beside the runs that it speaks of.
+"""Checked sentences: a claim stands beside the runs that it speaks of. ::
 
     claim(
         "Dropout lowers the validation MAE.",
         difference(higher=without, lower=with_dropout, at_least=0.001),
     )
 
-shows the sentence with its evidence, and raises `ClaimFailed` when the runs no longer bear
+It shows the sentence with its evidence, and raises `ClaimFailed` when the runs no longer bear
 it out. There are three kinds of evidence, and no more:
 
 - `fact`: a count, an identity, a number equal to another within a tolerance.

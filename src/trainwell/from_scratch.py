@@ -178,7 +178,7 @@ class Adam(Optimizer):
 
 @dataclass
 class AdaMax(Optimizer):
-    """AdaMax: Adam with a fading maximum of |g| in place of the root mean square.
+    """AdaMax: Adam with a fading maximum of `|g|` in place of the root mean square.
 
     Kingma and Ba, arXiv:1412.6980, section 7.1, which has no epsilon, and a learning rate of 0.002.
     Keras writes it `Adamax`.
@@ -192,7 +192,7 @@ class AdaMax(Optimizer):
     t: int = field(default=0, init=False)
 
     def step(self, w: Array, g: Array) -> Array:
-        """w <- w - learning_rate m_hat / (u + epsilon), where u <- max(beta_2 u, |g|)."""
+        """w <- w - learning_rate m_hat / (u + epsilon), where `u <- max(beta_2 u, |g|)`."""
         self.t += 1
         self.m = self.beta_1 * self.m + (1 - self.beta_1) * g
         self.u = np.maximum(self.beta_2 * self.u, np.abs(g))
@@ -323,7 +323,7 @@ def descend(
         steps: The number of steps.
 
     Returns:
-        The points, shape (steps + 1, *start.shape). A descent that diverges ends in inf or nan.
+        The points, shape `(steps + 1, *start.shape)`. A descent that diverges ends in inf or nan.
 
     Raises:
         ValueError: If `steps` is less than 1, or the gradient has another shape than its point.
@@ -350,7 +350,7 @@ def nesterov_look_ahead(
     al., ICML 2013. `Nesterov` visits the points w + momentum v.
 
     Returns:
-        The points w and the points w + momentum v, each of shape (steps + 1, *start.shape).
+        The points w and the points w + momentum v, each of shape `(steps + 1, *start.shape)`.
 
     Raises:
         ValueError: As for `descend` and `Nesterov`.

@@ -36,7 +36,7 @@ def mlp(
             (Klambauer et al., arXiv:1706.02515).
 
     Returns:
-        A `keras.Sequential`, not compiled: (n, *inputs) in, (n, outputs) out. After
+        A `keras.Sequential`, not compiled: `(n, *inputs)` in, `(n, outputs)` out. After
         `keras.utils.set_random_seed`, the initial weights are the same whatever the dropout.
 
     Raises:
@@ -56,11 +56,12 @@ def mlp(
     ]
     dense.append(layers.Dense(outputs, activation=output_activation))
     kind = layers.AlphaDropout if alpha else layers.Dropout
-    model = keras.Sequential([keras.Input(shape=tuple(inputs))])
+    stack: list[Any] = [keras.Input(shape=tuple(inputs))]
     if len(inputs) > 1:
-        model.add(layers.Flatten())
+        stack.append(layers.Flatten())
     for number, layer in enumerate(dense):
         if dropout and (number or dropout_on_inputs):
-            model.add(kind(dropout))
-        model.add(layer)
-    return model
+            stack.append(kind(dropout))
+        stack.append(layer)
+    # All at once: a Sequential to which layers are added builds itself anew for each.
+    return keras.Sequential(stack)

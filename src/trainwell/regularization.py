@@ -17,7 +17,7 @@ Array = npt.NDArray[np.float64]
 def soft_threshold(weights: npt.ArrayLike, threshold: float) -> Array:
     """Move every weight towards 0 by `threshold`, and those that would pass it to 0.
 
-    sign(w) max(|w| - threshold, 0) is the w' that minimises (w' - w)^2 / 2 + threshold |w'|
+    `sign(w) max(|w| - threshold, 0)` is the `v` that minimises `(v - w)^2 / 2 + threshold |v|`
     (Donoho, IEEE Transactions on Information Theory 41(3), 1995).
 
     Args:
@@ -41,9 +41,9 @@ def project_max_norm(
 ) -> Array:
     """Shorten every weight vector that is longer than `max_value` to that length.
 
-    w min(1, max_value / |w|), where |w| is the l2 norm (Srivastava et al., JMLR 15, 2014, section
-    5.1): the closest vector that is not longer. A vector that is short enough stays as it is, so
-    that w max_value / |w| would be wrong. Keras's `MaxNorm` adds 1e-7 to the norm.
+    `w min(1, max_value / |w|)`, where `|w|` is the l2 norm (Srivastava et al., JMLR 15, 2014,
+    section 5.1): the closest vector that is not longer. A vector that is short enough stays as it
+    is, so that `w max_value / |w|` would be wrong. Keras's `MaxNorm` adds 1e-7 to the norm.
 
     Args:
         weights: An array of any shape.
@@ -69,7 +69,7 @@ class SoftThreshold(keras.constraints.Constraint):  # type: ignore[misc]
     """Soft-threshold a layer's weights after each step: an l1 penalty that reaches 0.
 
     With plain SGD and `threshold` = learning rate x strength, a step of the loss alone and then
-    this is the proximal gradient step of loss + strength |w| (Duchi and Singer, JMLR 10, 2009).
+    this is the proximal gradient step of `loss + strength |w|` (Duchi and Singer, JMLR 10, 2009).
     So it stands in place of the layer's `kernel_regularizer=L1(strength)`, not beside it. Where
     the learning rate changes, the strength does too.
 

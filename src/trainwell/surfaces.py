@@ -1,4 +1,4 @@
-"""Losses of two weights, to be drawn: each with its gradient, a start and its minimum.
+"""Losses of two weights, to be drawn: each with its gradient, a start and its minimum. ::
 
     x, y = np.meshgrid(np.linspace(*BEALE.limits[0]), np.linspace(*BEALE.limits[1]))
     plt.contour(x, y, BEALE.value(np.stack([x, y])))

@@ -39,7 +39,7 @@ class MCPrediction:
     """What many passes with dropout predict for n examples.
 
     Attributes:
-        mean: The mean over the passes, shape (n, *outputs).
+        mean: The mean over the passes, shape `(n, *outputs)`.
         std: Their standard deviation, as `np.std` has it; 0 where there is one pass.
         entropy: The entropy of the mean, in nats, shape (n,): all the uncertainty. Or None.
         mutual_information: The entropy of the mean less the mean entropy of the passes, in nats,

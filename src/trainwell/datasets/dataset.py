@@ -49,8 +49,8 @@ class Dataset:
     y_test: Targets | None = None
     feature_names: tuple[str, ...] = ()
     class_names: tuple[str, ...] = ()
-    groups_train: NDArray[np.object_] | None = None
-    groups_valid: NDArray[np.object_] | None = None
+    groups_train: NDArray[Any] | None = None
+    groups_valid: NDArray[Any] | None = None
 
     def __repr__(self) -> str:
         """Show what a reader wants to know, not a million numbers."""
