@@ -81,8 +81,9 @@ class Visit:
             self.complaints.append(f"left the site: {request.url}")
 
     def open(self, name: str) -> Page:
-        """Open a page, and wait until its interactive figures are drawn."""
-        self.page.goto(f"{self.address}/{name}.html", wait_until="networkidle")
+        """Open a page, and wait until its formulas and its interactive figures are drawn."""
+        self.page.goto(f"{self.address}/{name}.html", wait_until="load")
+        self.page.evaluate("async () => { await window.MathJax?.startup?.promise }")
         for figure in self.page.locator("figure.tw-interactive").all():
             figure.locator(".main-svg").first.wait_for()
         return self.page
@@ -96,6 +97,7 @@ def visit(browser: Browser, address: str) -> Visit:
 @pytest.mark.parametrize("name", pages())
 def test_a_page_loads_with_no_error_and_no_request_leaves_the_site(visit: Visit, name: str) -> None:
     page = visit.open(name)
+    page.wait_for_load_state("networkidle")  # some requests come late
     assert page.locator("article h1").count() == 1
     assert visit.complaints == []
 
