@@ -140,7 +140,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("config-inited", _accept_records)
     app.add_config_value("course_claims_file", "_build/claims.json", "env", str)
     app.add_config_value("course_runs_file", "_build/runs.json", "env", str)
-    # Sphinx does not see that an extension changed: a new value makes it write every page anew.
+    # Sphinx does not see that an extension or a style changed: a new value makes it write all anew.
     app.add_config_value("course_extension_key", "", "html", str)
     app.add_directive("claims", Claims)
     app.add_directive("runs", Runs)

@@ -161,7 +161,9 @@ def test_axe_finds_no_serious_violation(
 ) -> None:
     page = Visit(browser, address, theme=theme).open(name)
     assert page.evaluate("document.documentElement.dataset.theme") == theme
-    violations = Axe().run(page).response["violations"]
+    # Of a theme, axe sees the colours alone: one theme takes the whole check.
+    options = {} if theme == "light" else {"runOnly": ["color-contrast"]}
+    violations = Axe().run(page, options=options).response["violations"]
     serious = [v for v in violations if v["impact"] in ("serious", "critical")]
     report = [(v["id"], v["help"], [n["html"][:200] for n in v["nodes"][:3]]) for v in serious]
     assert report == []

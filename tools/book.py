@@ -268,7 +268,7 @@ def execute_pages(cache: JupyterCacheAbstract) -> None:
     runs_file = BUILD / "runs.json"
     last_runs = {}
     if runs_file.exists():
-        last_pages = json.loads(runs_file.read_text())["pages"]
+        last_pages = json.loads(runs_file.read_text()).get("pages", [])
         last_runs = {run["page"]: run["execution_seconds"] for run in last_pages}
     names = [p for p in pages() if is_myst_markdown_notebook((ROOT / f"{p}.md").read_text())]
     for page in names:  # on the first build, what the pages say of themselves alone
@@ -324,9 +324,11 @@ def execute_pages(cache: JupyterCacheAbstract) -> None:
 
 def build_site(cache_path: str) -> None:
     """Let Jupyter Book make the site from the cached outputs; a warning is an error."""
+    looks = hashlib.sha256((ROOT / "_ext/course.py").read_bytes())
+    looks.update((ROOT / "_static/course.css").read_bytes())
     overrides: dict[str, Any] = {
         "nb_execution_cache_path": cache_path,
-        "course_extension_key": hashlib.sha256((ROOT / "_ext/course.py").read_bytes()).hexdigest(),
+        "course_extension_key": looks.hexdigest(),
         "course_claims_file": str(BUILD / "claims.json"),
         "course_runs_file": str(BUILD / "runs.json"),
         "external_toc_path": "_toc.yml",
