@@ -325,3 +325,18 @@ def test_one_thread_on_a_small_machine_unless_the_reader_says_otherwise():
     )
     assert in_a_new_process(code.replace("{kept}", "{}")) == "1 1"
     assert in_a_new_process(code.replace("{kept}", "TF_NUM_INTRAOP_THREADS='3'")) == "1 3"
+
+
+def test_tensorflow_rewrites_graphs_again_after_fit():
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("TensorFlow's")
+    import tensorflow as tf
+
+    def rewriting():
+        return not tf.config.optimizer.get_experimental_options().get("disable_meta_optimizer")
+
+    seen = []
+    note = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: seen.append(rewriting()))
+    fit(compiled(), X, Y, epochs=1, callbacks=[note])
+    assert seen == [False]
+    assert rewriting()

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from trainwell.runtime import show_progress
+from trainwell.runtime import graphs_as_written, show_progress
 
 # Small beside any data set; larger blocks are no faster, and Ctrl+C waits for the end of one.
 BLOCK_BYTES = 2**23
@@ -208,7 +208,8 @@ def _blocks_of(batch_size: int, model: Any) -> Iterator[None]:
     model.train_step = many_steps
     model.train_function = None  # made for the step before, if there is one
     try:
-        yield
+        with graphs_as_written():
+            yield
     finally:
         del model.train_step  # now it is the class's again
         model.train_function = None
