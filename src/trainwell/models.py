@@ -1,10 +1,275 @@
-"""The networks that the chapters share."""
+"""The networks that the chapters share, and the default recipes of 11.5 as data.
 
-from collections.abc import Sequence
-from typing import Any
+A `Recipe` says how to build and train a network of dense layers; `build` does what it says:
+
+    model = build(DEFAULT_DNN, (100, 100, 100), learning_rate=0.1, steps=320)
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import keras
 from keras import layers
+
+from trainwell.schedules import OneCycle
+
+# From so many hidden layers on, a recipe takes a network for deep.
+DEEP = 5
+# The momentum of `momentum` and `nesterov`: the sources' value.
+MOMENTUM = 0.9
+# The share of the steps in which `warm-up, cosine` rises.
+WARM_UP = 0.1
+# How much of the old average a step keeps. With Keras's 0.99, a fifth of the first averages, which
+# know nothing of the data, would be left after 160 steps.
+BATCH_NORM_MOMENTUM = 0.9
+# How tables write what Keras writes in other words.
+IN_WORDS = {
+    "he_normal": "He",
+    "lecun_normal": "LeCun",
+    "glorot_uniform": "Glorot",
+    "elu": "ELU",
+    "selu": "SELU",
+    "relu": "ReLU",
+    "silu": "Swish",
+    "sgd": "SGD",
+    "nesterov": "Nesterov",
+    "adam": "Adam",
+    "adamw": "AdamW",
+}
+
+Normalization = Literal["none", "batch norm", "batch norm if deep", "batch norm and skips if deep"]
+IfNeeded = Literal["nothing", "l2", "weight decay", "alpha dropout"]
+Optimizer = Literal["sgd", "momentum", "nesterov", "adam", "adamw"]
+Schedule = Literal["constant", "1cycle", "warm-up, cosine"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to build and train a network of dense layers, when nothing says otherwise.
+
+    Attributes:
+        name: What tables call it.
+        kernel_initializer: The hidden layers' initializer, by Keras's name.
+        activation: The hidden layers' activation, by Keras's name.
+        normalization: What stands between a hidden layer's sums and its activation. With `skips`,
+            a layer's input is added to its output where both are equally wide.
+        optimizer: `sgd` has no momentum; `momentum` and `nesterov` have one of 0.9.
+        schedule: How the learning rate moves.
+        early_stopping: Whether to stop when the validation loss no longer falls, and to go back
+            to its lowest point. That is a callback; it is for whoever trains to use it.
+        if_needed: How to regularize besides, should the network overfit.
+        strength: How strongly: the factor of the l2 penalty, the optimizer's weight decay, or the
+            rate of alpha dropout; 0 for not at all.
+        deep_activation: The activation of a deep network where it is another one, or None.
+        alternatives: What the recipe's authors would take as well, in words, by row of the table.
+    """
+
+    name: str
+    kernel_initializer: str
+    activation: str
+    normalization: Normalization
+    optimizer: Optimizer
+    schedule: Schedule
+    early_stopping: bool = True
+    if_needed: IfNeeded = "nothing"
+    strength: float = 0.0
+    deep_activation: str | None = None
+    alternatives: Mapping[str, str] = field(default_factory=dict)
+
+    def table(self) -> dict[str, str]:
+        """Return the recipe in words: the rows of the table that a book prints."""
+        activation = _in_words(self.activation)
+        if self.deep_activation:
+            activation += f" if shallow, {_in_words(self.deep_activation)} if deep"
+        regularization = ["early stopping"] if self.early_stopping else []
+        if self.strength:
+            regularization.append(f"{self.if_needed} of {self.strength:g}")
+        elif self.if_needed != "nothing":
+            regularization.append(f"{self.if_needed} if needed")
+        rows = {
+            "kernel initializer": _in_words(self.kernel_initializer),
+            "activation": activation,
+            "normalization": self.normalization,
+            "regularization": ", ".join(regularization) or "none",
+            "optimizer": _in_words(self.optimizer),
+            "learning rate": self.schedule,
+        }
+        also = {row: f" (or {words})" for row, words in self.alternatives.items()}
+        return {row: words + also.get(row, "") for row, words in rows.items()}
+
+    def network(
+        self,
+        units: Sequence[int],
+        *,
+        inputs: Sequence[int] = (28, 28),
+        outputs: int = 10,
+        output_activation: str | None = "softmax",
+    ) -> Any:
+        """Build the network, not compiled. The arguments are those of `mlp`.
+
+        Raises:
+            ValueError: If a layer has less than one unit, or `strength` can't be.
+        """
+        _check_units(units, outputs)
+        rate = self.strength if self.if_needed == "alpha dropout" else 0.0
+        if not 0 <= rate < 1:
+            raise ValueError(f"alpha dropout takes a strength from 0 to less than 1, got {rate}.")
+        deep = len(units) >= DEEP
+        activation = (self.deep_activation if deep else None) or self.activation
+        batch_norm = self.normalization == "batch norm" or (deep and self.normalization != "none")
+        skips = deep and "skips" in self.normalization
+        price = keras.regularizers.L2(self.strength) if self._has("l2") else None
+
+        start = x = keras.Input(shape=tuple(inputs))
+        if len(inputs) > 1:
+            x = layers.Flatten()(x)
+        for number, count in enumerate(units):
+            into = x
+            if rate and number:
+                x = layers.AlphaDropout(rate)(x)
+            x = layers.Dense(
+                count,
+                use_bias=not batch_norm,  # batch norm has a bias of its own
+                kernel_initializer=self.kernel_initializer,
+                kernel_regularizer=price,
+            )(x)
+            if batch_norm:
+                x = layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM)(x)
+            x = layers.Activation(activation)(x)
+            if skips and number and into.shape == x.shape:
+                x = layers.Add()([into, x])
+        if rate:
+            x = layers.AlphaDropout(rate)(x)
+        x = layers.Dense(outputs, activation=output_activation, kernel_regularizer=price)(x)
+        return keras.Model(start, x)
+
+    def learning_rate(self, peak: float, steps: int) -> Any:
+        """Return what an optimizer takes as `learning_rate`: a number, or a Keras schedule.
+
+        Args:
+            peak: The highest rate.
+            steps: The number of steps (batches) of the whole training.
+
+        Raises:
+            ValueError: If `peak` is not positive, or `steps` too few for the schedule.
+        """
+        if not peak > 0:
+            raise ValueError(f"peak must be more than 0, got {peak}.")
+        if self.schedule == "constant":
+            return peak
+        if self.schedule == "1cycle":
+            return OneCycle(peak, steps)
+        rising = max(1, round(WARM_UP * steps))
+        if steps <= rising:
+            raise ValueError(f"steps must be at least 2, got {steps}.")
+        return keras.optimizers.schedules.CosineDecay(
+            0.0, steps - rising, warmup_target=peak, warmup_steps=rising
+        )
+
+    def make_optimizer(self, learning_rate: Any) -> keras.optimizers.Optimizer:
+        """Return the optimizer, with a number or a Keras schedule as its learning rate."""
+        decay = self.strength if self._has("weight decay") else None
+        if self.optimizer == "adam":
+            return keras.optimizers.Adam(learning_rate, weight_decay=decay)
+        if self.optimizer == "adamw":
+            return keras.optimizers.AdamW(learning_rate, weight_decay=decay or 0.0)
+        return keras.optimizers.SGD(
+            learning_rate,
+            momentum=0.0 if self.optimizer == "sgd" else MOMENTUM,
+            nesterov=self.optimizer == "nesterov",
+            weight_decay=decay,
+        )
+
+    def _has(self, kind: IfNeeded) -> bool:
+        return self.if_needed == kind and self.strength > 0
+
+
+# Hands-On Machine Learning, 2nd edition (2019), the tables of 11.5; this is what the sources teach.
+DEFAULT_DNN = Recipe(
+    name="default",
+    kernel_initializer="he_normal",
+    activation="elu",
+    normalization="batch norm if deep",
+    optimizer="momentum",
+    schedule="1cycle",
+    if_needed="l2",
+    alternatives={"optimizer": "RMSProp or Nadam"},
+)
+SELF_NORMALIZING_DNN = Recipe(
+    name="self-normalizing",
+    kernel_initializer="lecun_normal",
+    activation="selu",
+    normalization="none",
+    optimizer="momentum",
+    schedule="1cycle",
+    early_stopping=False,
+    if_needed="alpha dropout",
+    alternatives={"optimizer": "RMSProp or Nadam"},
+)
+# The same book's 3rd edition (2022).
+THIRD_EDITION_DNN = Recipe(
+    name="third edition",
+    kernel_initializer="he_normal",
+    activation="relu",
+    deep_activation="silu",
+    normalization="batch norm if deep",
+    optimizer="nesterov",
+    schedule="1cycle",
+    if_needed="weight decay",
+    alternatives={"optimizer": "AdamW", "learning rate": "performance scheduling"},
+)
+# The course's own.
+RECIPE_2026 = Recipe(
+    name="ours, 2026",
+    kernel_initializer="he_normal",
+    activation="silu",
+    normalization="batch norm and skips if deep",
+    optimizer="adamw",
+    schedule="warm-up, cosine",
+    early_stopping=False,
+    if_needed="weight decay",
+    strength=0.1,
+)
+
+
+def build(
+    recipe: Recipe,
+    units: Sequence[int] = (100, 100, 100),
+    *,
+    learning_rate: float,
+    steps: int,
+    inputs: Sequence[int] = (28, 28),
+    outputs: int = 10,
+    output_activation: str | None = "softmax",
+    loss: Any = "sparse_categorical_crossentropy",
+    metrics: Sequence[Any] = (),
+) -> Any:
+    """Build the network that a recipe describes, and compile it.
+
+    Args:
+        recipe: What to build.
+        units: The number of units of each hidden layer; `DEEP` layers or more are a deep network.
+        learning_rate: The highest learning rate: the one row that you tune yourself.
+        steps: The number of steps (batches) of the whole training, for the schedule.
+        inputs: The shape of one example. Images are flattened.
+        outputs: The number of units of the output layer.
+        output_activation: `softmax` for classes, None for a number.
+        loss: What `model.compile` takes.
+        metrics: What `model.compile` takes.
+
+    Returns:
+        A compiled Keras model. Standardise what you feed it, and mind `recipe.early_stopping`.
+
+    Raises:
+        ValueError: If an argument or the recipe's strength can't be.
+    """
+    model = recipe.network(
+        units, inputs=inputs, outputs=outputs, output_activation=output_activation
+    )
+    optimizer = recipe.make_optimizer(recipe.learning_rate(learning_rate, steps))
+    model.compile(optimizer, loss=loss, metrics=list(metrics))
+    return model
 
 
 def mlp(
@@ -44,10 +309,7 @@ def mlp(
     """
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout must be at least 0 and less than 1, got {dropout}.")
-    if any(count < 1 for count in units):
-        raise ValueError(f"units must be 1 or more in every layer, got {tuple(units)}.")
-    if outputs < 1:
-        raise ValueError(f"outputs must be at least 1, got {outputs}.")
+    _check_units(units, outputs)
     # A layer draws its seed when it is made: make the dense layers first, so that their initial
     # weights do not depend on how many dropout layers stand between them.
     dense = [
@@ -65,3 +327,14 @@ def mlp(
         stack.append(layer)
     # All at once: a Sequential to which layers are added builds itself anew for each.
     return keras.Sequential(stack)
+
+
+def _in_words(name: str) -> str:
+    return IN_WORDS.get(name, name)
+
+
+def _check_units(units: Sequence[int], outputs: int) -> None:
+    if any(count < 1 for count in units):
+        raise ValueError(f"units must be 1 or more in every layer, got {tuple(units)}.")
+    if outputs < 1:
+        raise ValueError(f"outputs must be at least 1, got {outputs}.")
