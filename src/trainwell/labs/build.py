@@ -146,10 +146,10 @@ def build(sources: Iterable[Path], out: Path, seed: int = 0) -> None:
         solution = solution_notebook(lab, seed)
         try_blank(lab, student_notebook(lab))
         files = {
-            source.parent / "notebooks" / f"{lab.name}.ipynb": nbformat.writes(student) + "\n",
+            source.parent / "notebooks" / f"{lab.name}.ipynb": as_file(student),
             source.parent / "pages" / f"{lab.name}.md": text,
-            out / "solutions" / f"{lab.name}.ipynb": nbformat.writes(solution) + "\n",
-            out / "grading" / f"{lab.name}.ipynb": nbformat.writes(grading) + "\n",
+            out / "solutions" / f"{lab.name}.ipynb": as_file(solution),
+            out / "grading" / f"{lab.name}.ipynb": as_file(grading),
         }
         for path, content in files.items():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -180,6 +180,11 @@ def seeded(cell: Cell, seed: int) -> str | None:
     if cell.kind != "held-back":
         return None
     return SEED.sub(lambda _: FRESH_CHECKS.format(seed=seed), cell.source)
+
+
+def as_file(notebook: Any) -> str:
+    """Return what a file holds for a notebook: the same text for the same notebook."""
+    return f"{nbformat.writes(notebook)}\n"
 
 
 def _notebook(lab: Lab, nodes: list[Any]) -> Any:

@@ -153,7 +153,9 @@ def read_lab(path: Path) -> Lab:
         if node.cell_type == "markdown" and len(ANY_HEADING.findall(node.source)) > len(found):
             raise LabError(f"{name}: a heading is not like '## Exercise 2: Its title (5 points)'.")
         if found and node.metadata.get("tags"):
-            raise LabError(f"{name}: put a line '+++' before the heading of exercise {found[0][0]}.")
+            raise LabError(
+                f"{name}: put a line '+++' before the heading of exercise {found[0][0]}."
+            )
         headings += found
         cells.append(_cell(name, node, len(headings), cells))
     total = TOTAL.search(cells[0].source) if cells else None
