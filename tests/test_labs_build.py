@@ -1,6 +1,7 @@
 """What the labs promise: the format, what students get, and that every check checks."""
 
 import contextlib
+import functools
 import importlib.util
 import itertools
 import re
@@ -408,12 +409,13 @@ def solved(lab: Lab, kinds: tuple[str, ...] = ("code", "answer")) -> dict[str, A
     return names
 
 
-@pytest.fixture(scope="module")
-def lab_3() -> tuple[Lab, dict[str, Any]]:
-    lab = read_lab(ROOT / "labs" / "lab_3_optimizers.md")
+@functools.cache
+def lab_and_names(name: str) -> tuple[Lab, dict[str, Any]]:
+    lab = read_lab(ROOT / "labs" / f"{name}.md")
     return lab, solved(lab)
 
 
+# What students get wrong: the exercise, the right words and theirs.
 MISTAKES_3 = [
     (1, "loss(up) - loss(down)) / (2 * h)", "loss(up) - loss(w)) / h"),
     (1, "w.copy(), w.copy()", "w, w.copy()"),
@@ -433,14 +435,39 @@ MISTAKES_3 = [
     (5, "(k - first + 1)", "(k + 1)"),
     (5, "range(first + 1,", "range(1,"),
 ]
+MISTAKES_6 = [
+    (1, "scale * (before > 0)", "(before > 0)"),
+    (1, "scale * (before > 0)", "scale"),
+    (1, "2 * (kept @", "(kept @"),
+    (1, " / len(x)", ""),
+    (1, "kept.T @ by_output", "np.maximum(before, 0).T @ by_output"),
+    (1, "by_output.sum(axis=0),\n", "by_output.mean(axis=0),\n"),
+    (2, "mean = d @ w2", "mean = (1 - rate) * d @ w2"),
+    (2, "rate / (1 - rate)", "rate * (1 - rate)"),
+    (2, "w2**2", "w2"),
+    (2, "return mean, variance", "return mean, np.sqrt(variance)"),
+    (3, "away * (one - mean)", "away**2"),
+    (3, "squares / count", "squares / (count - 1)"),
+    (3, "for one in passes:", "for one in list(passes):"),
+    (3, "return mean, np.sqrt", "return mean, np.square"),
+    (4, "entropy(p).mean(axis=0)", "entropy(p).sum(axis=0)"),
+    (4, "np.where(q > 0, q, 1)", "q"),
+    (4, "np.log(np", "np.log2(np"),
+    (4, "total - entropy(p)", "entropy(p)"),
+    (5, "np.sqrt(std**2 + noise**2)", "(std + noise)"),
+    (5, "np.sqrt(std**2 + noise**2)", "std"),
+    (5, "np.abs(y - mean)", "(y - mean)"),
+    (5, "np.mean(", "np.sum("),
+]
+MISTAKES = [("lab_3_optimizers", *row) for row in MISTAKES_3]
+MISTAKES += [("lab_6_dropout", *row) for row in MISTAKES_6]
 
 
-@pytest.mark.parametrize(("exercise", "right", "wrong"), MISTAKES_3)
-def test_lab_3_finds_a_students_mistake(
-    lab_3: tuple[Lab, dict[str, Any]], exercise: int, right: str, wrong: str
+@pytest.mark.parametrize(("name", "exercise", "right", "wrong"), MISTAKES)
+def test_a_held_back_check_finds_a_mistake(
+    name: str, exercise: int, right: str, wrong: str
 ) -> None:
-    """The held-back check finds it; what the local check passes, students could not have seen."""
-    lab, names = lab_3
+    lab, names = lab_and_names(name)
     answer = next(c for c in lab.cells if c.kind == "answer" and c.exercise == exercise)
     check = next(c for c in lab.cells if c.kind == "held-back" and c.exercise == exercise)
     assert right in answer.solved()
@@ -451,8 +478,8 @@ def test_lab_3_finds_a_students_mistake(
             exec(building.seeded(check, seed) or "", mine)
 
 
-def test_what_the_model_answer_of_lab_3_says_is_true(lab_3: tuple[Lab, dict[str, Any]]) -> None:
-    _, names = lab_3
+def test_what_the_model_answer_of_lab_3_says_is_true() -> None:
+    _, names = lab_and_names("lab_3_optimizers")
     noisy_paths: Callable[[float], Any] = names["noisy_paths"]
     averaged: Callable[[Any, int], Any] = names["averaged"]
     ends = {}
@@ -464,3 +491,24 @@ def test_what_the_model_answer_of_lab_3_says_is_true(lab_3: tuple[Lab, dict[str,
     assert order == [(0.05, "mean"), (0.002, "last"), (0.002, "mean"), (0.05, "last")]
     for near, far in itertools.pairwise(order):
         assert ends[near] < 0.75 * ends[far]
+
+
+def test_what_the_model_answer_of_lab_6_says_is_true() -> None:
+    _, names = lab_and_names("lab_6_dropout")
+    train, make_data, band, coverage = (
+        names[name] for name in ("train", "make_data", "band", "coverage")
+    )
+    around = np.array([[-2.0], [-0.6], [0.0], [0.6], [2.0]])
+    new_x, new_y = make_data(1_000, seed=7)
+    for seed in range(2):
+        stds, wide = {}, {}
+        for count, rate in [(60, 0.2), (600, 0.2), (60, 0.05)]:
+            weights = train(*make_data(count, seed), rate, seed=seed)
+            stds[count, rate] = band(weights, around, rate)[1][:, 0]
+            mean, wide[count, rate] = band(weights, new_x, rate)
+            assert coverage(new_y, mean, wide[count, rate]) < 0.9
+        for far_left, left, gap, right, far_right in stds.values():
+            assert min(far_left, far_right) > 3 * max(left, right)
+            assert gap < 0.8 * min(left, right)
+        assert 0.8 < wide[600, 0.2].mean() / wide[60, 0.2].mean() < 1.25
+        assert wide[60, 0.05].mean() < 0.75 * wide[60, 0.2].mean()

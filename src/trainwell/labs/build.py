@@ -153,7 +153,9 @@ def build(sources: Iterable[Path], out: Path, seed: int = 0) -> None:
         }
         for path, content in files.items():
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(content, encoding="utf-8")
+            unfinished = path.with_name(f"{path.name}.part")
+            unfinished.write_text(content, encoding="utf-8")
+            unfinished.replace(path)  # all of a file, or nothing, if this is interrupted
         print(
             f"{lab.name}: {len(lab.exercises)} exercises, {lab.points} points; "
             "every check fails on the blank and passes on the solution",
