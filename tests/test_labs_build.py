@@ -277,6 +277,21 @@ def test_the_command_says_what_is_wrong(
     assert "lab_7: there is no file" in capsys.readouterr().err
 
 
+def test_without_the_extra_the_command_says_what_to_install(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "trainwell.labs.build")
+    monkeypatch.setitem(sys.modules, "nbformat", None)
+    assert main(["labs", "build"]) == 1
+    assert "pip install 'trainwell[instructor]'" in capsys.readouterr().err
+
+
+def test_no_floor_of_the_package_imports_the_labs() -> None:
+    package = ROOT / "src" / "trainwell"
+    floors = [p for p in package.rglob("*.py") if "labs" not in p.parts and p.stem != "__main__"]
+    assert [p.name for p in floors if "trainwell.labs" in p.read_text()] == []
+
+
 @pytest.mark.parametrize("in_colab", [False, True])
 def test_the_first_cell_installs_what_is_missing(
     small: Path, monkeypatch: pytest.MonkeyPatch, in_colab: bool
