@@ -7,13 +7,13 @@ PATH="$PWD/.venv/bin:$PATH"
 # The cells of the chapters and the labs are checked as notebooks, in a build folder.
 notebooks=_build/lint
 rm -rf "$notebooks" && mkdir -p "$notebooks"
-for chapter in chapters/*.md labs/*.md; do
+for chapter in chapters/*.md labs/lab_*.md; do
   jupytext --quiet --to ipynb --output "$notebooks/$(basename "$chapter" .md).ipynb" "$chapter"
 done
 
 if [ "${1:-}" = --fix ]; then
   ruff check --quiet --fix . && ruff format --quiet .
-  for chapter in chapters/*.md labs/*.md; do
+  for chapter in chapters/*.md labs/lab_*.md; do
     jupytext --quiet --pipe "ruff format --quiet --line-length 74 -" "$chapter"
     sed -i.bak '/^    \(jupytext\|format\)_version:/d' "$chapter" && rm "$chapter.bak"
   done
