@@ -29,8 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     labs = commands.add_parser(
         "labs", help="build the labs", description="Build the labs (extra `instructor`)."
     )
-    tasks = labs.add_subparsers(dest="task", required=True)
-    build = tasks.add_parser(
+    actions = labs.add_subparsers(dest="action", required=True)
+    build = actions.add_parser(
         "build",
         help="try every check, then write the student, solution and grading notebooks",
         description="Try every check of a lab, then write its notebooks and its page.",
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             from trainwell.labs.build import main_build
         except ModuleNotFoundError as error:
-            print(f"{error}. Labs need: pip install 'trainwell[instructor]'", file=sys.stderr)
+            print(f"{error}. Install the extra: pip install 'trainwell[instructor]'")
             return 1
         return main_build(options.sources, options.out, options.seed)
 
