@@ -10,6 +10,8 @@ Read it from the ground up; a floor imports only the floors below it:
    network is, and how far to believe it
 4. `experiments`: many runs over seeds, in parallel
 5. `claims`, `figures`: checked sentences; the course's plots
+
+Beside them stands `labs`, which builds the labs: no floor imports it.
 """
 
 __version__ = "0.1.0"

@@ -1,0 +1,9 @@
+"""Labs: one Markdown source each, from which everything else is built.
+
+- `checks`: what the checks in a lab call; all that a student's notebook imports from here
+- `source`: the format of a source, read and checked
+- `build`: the student, solution and grading notebooks, and the book's page
+- `trial`: every check is tried: it must fail on the blank, and pass on the solution
+
+Building needs the extra `instructor`. Nothing else in the package imports this folder.
+"""
