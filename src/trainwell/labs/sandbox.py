@@ -1,0 +1,354 @@
+"""A Jupyter kernel in a box: what students send runs here, and nothing that it does gets out.
+
+    with Kernel(Limits()) as kernel:
+        run = kernel.run("print(6 * 7)")
+    run.outputs, run.seconds, run.error
+
+The box is bubblewrap: no network, no file but Python's own (read-only) and a small private
+`/tmp`, its own process numbers, no rights, another user. Only the kernel is in the box. Whoever
+talks to it, nbgrader and the gradebook are outside, and nothing of theirs can be reached.
+"""
+
+import json
+import os
+import shutil
+import site
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from queue import Empty
+from types import TracebackType
+from typing import Any, Self
+
+import nbformat
+import psutil
+import zmq
+from jupyter_client import BlockingKernelClient
+from jupyter_client.connect import write_connection_file
+
+import trainwell
+from trainwell.datasets.manifest import embedded_folder
+
+MEBIBYTE = 2**20
+NOBODY = "65534"  # the user without rights, on every Linux
+START_SECONDS = 120  # a busy machine is slow; one that can't start a kernel at all ends sooner
+INTERRUPT_SECONDS = 5  # how long a cell may take to end once it is interrupted
+WATCH_SECONDS = 0.1
+LARGEST_MESSAGE = 8 * MEBIBYTE  # a figure is a tenth of it
+WAITING_MESSAGES = 50
+
+# The first code in the box. A process without rights can't raise its limits again. ipykernel
+# would take its parent, process 1 of the box, for a parent that died: it is told no parent.
+LAUNCH = """
+import resource, sys
+for name, value in zip(("AS", "FSIZE", "CPU", "NOFILE", "CORE"), map(int, sys.argv[2:7])):
+    resource.setrlimit(getattr(resource, "RLIMIT_" + name), (value, value))
+sys.argv = ["kernel", "-f", sys.argv[1], "--HistoryManager.hist_file=:memory:"]
+from ipykernel.kernelapp import launch_new_instance
+launch_new_instance()
+"""
+
+HOW_TO_GET_ONE = (
+    "Students' code needs a sandbox. Install bubblewrap 0.8 or later on Linux, or in WSL 2 "
+    "(Debian, Ubuntu: apt install bubblewrap). Ubuntu 24.04 and later need an AppArmor profile "
+    "that lets /usr/bin/bwrap make user namespaces; a Docker container needs --privileged, or a "
+    "seccomp profile that allows them. Or say --unsafe, on a machine with nothing to lose: then "
+    "a student's code can read, change and send away all that you can."
+)
+
+
+class SandboxError(RuntimeError):
+    """There is no sandbox here; the message says how to get one."""
+
+
+class KernelDiedError(RuntimeError):
+    """The kernel is gone; the message says why, in words for the student."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one submission may use."""
+
+    cell_seconds: float = 30
+    total_seconds: float = 300
+    memory: int = 4096 * MEBIBYTE  # address space too: Keras takes most of it without using it
+    disk: int = 64 * MEBIBYTE  # of the private /tmp, and of every file
+    output: int = MEBIBYTE  # characters kept of each cell's output
+    processes: int = 100  # threads count
+
+
+@dataclass
+class Run:
+    """What running one cell gave: its outputs, its time, and its error, if it had one."""
+
+    outputs: list[Any] = field(default_factory=list)
+    seconds: float = 0.0
+    error: str = ""
+    timed_out: bool = False
+    cut: bool = False  # it printed more than is kept
+
+
+@cache
+def check_sandbox() -> None:
+    """Try the sandbox once.
+
+    Raises:
+        SandboxError: If it doesn't work here.
+    """
+    if not sys.platform.startswith("linux"):
+        raise SandboxError(f"There is no bubblewrap on {sys.platform}. {HOW_TO_GET_ONE}")
+    if not shutil.which("bwrap"):
+        raise SandboxError(f"There is no bwrap on the PATH. {HOW_TO_GET_ONE}")
+    with tempfile.TemporaryDirectory() as folder:
+        command = [*_box(Path(folder), Limits()), sys.executable, "-c", "import ipykernel"]
+        done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise SandboxError(f"bubblewrap fails: {done.stderr.strip()[-500:]}. {HOW_TO_GET_ONE}")
+
+
+class Kernel:
+    """A fresh kernel, in the box unless `unsafe`; leave the `with` block, and nothing is left.
+
+    Raises:
+        SandboxError: If there is no sandbox, and `unsafe` isn't said.
+        KernelDiedError: If the kernel can't start, or dies in a cell.
+    """
+
+    def __init__(self, limits: Limits, *, unsafe: bool = False) -> None:
+        """Prepare; `with` starts it."""
+        if not unsafe:
+            check_sandbox()
+        self.limits = limits
+        self.unsafe = unsafe
+        self._why = ""  # why the watch killed it
+
+    def __enter__(self) -> Self:
+        """Start the kernel and the watch over it."""
+        # Sockets have short names: not the TMPDIR, which may be long.
+        self._folder = Path(tempfile.mkdtemp(prefix="tw-", dir="/tmp" if self._short() else None))
+        try:
+            self._start()
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End every process of the box."""
+        self._stop()
+
+    def run(self, code: str, seconds: float | None = None, store_history: bool = True) -> Run:
+        """Run a cell; what it takes too long for is interrupted, and is an error of the cell.
+
+        Raises:
+            KernelDiedError: If the kernel ended, or couldn't be interrupted.
+        """
+        limit = self.limits.cell_seconds if seconds is None else seconds
+        run = Run()
+        started = time.monotonic()
+        deadline = started + limit
+        size = 0
+        message_id = self._client.execute(
+            code, allow_stdin=False, stop_on_error=False, store_history=store_history
+        )
+        for message in self._messages():
+            if message is None and time.monotonic() > deadline:
+                if run.timed_out:
+                    self._end(f"it ran longer than {limit:g} s and ignored the interrupt")
+                run.timed_out = True
+                deadline = time.monotonic() + INTERRUPT_SECONDS
+                self._interrupt()
+            if message is None or message["parent_header"].get("msg_id") != message_id:
+                continue
+            kind, content = message["msg_type"], message["content"]
+            if kind == "status" and content["execution_state"] == "idle":
+                break
+            if kind == "error" and not run.timed_out:
+                run.error = f"{content['ename']}: {content['evalue']}"[:2000]
+            if kind in ("stream", "display_data", "execute_result", "error"):
+                length = len(json.dumps(content))
+                if size + length > self.limits.output and kind != "error":
+                    run.cut = True
+                    continue
+                size += length
+                _append(run.outputs, message)
+        run.seconds = time.monotonic() - started
+        if run.timed_out:
+            run.error = f"TimeoutError: it ran longer than {limit:g} s"
+        if run.cut:
+            note = f"[more than {self.limits.output:,} characters: the rest is cut]\n"
+            run.outputs.append(nbformat.v4.new_output("stream", name="stdout", text=note))
+        return run
+
+    def _messages(self) -> Iterator[Any]:
+        """Yield what the kernel sends, and None now and then while it is silent."""
+        last = time.monotonic()
+        while True:
+            message = None
+            with suppress(Empty):
+                try:
+                    message = self._client.get_iopub_msg(timeout=WATCH_SECONDS)
+                except (ValueError, KeyError, TypeError) as error:
+                    self._end(f"it sent what is no message ({error})")
+            if message is None and self._process.poll() is not None:
+                self._end("the kernel ended")
+            # A cell that never stops printing must not hide that time is up.
+            if message is not None:
+                yield message
+            if message is None or time.monotonic() - last > WATCH_SECONDS:
+                last = time.monotonic()
+                yield None
+
+    def _start(self) -> None:
+        file = str(self._folder / "kernel.json")
+        write_connection_file(file, transport="ipc", ip=str(self._folder / "s"), key=os.urandom(16).hex().encode())
+        limits = self.limits
+        cpu = int(limits.total_seconds) + 60
+        launch = [sys.executable, "-c", LAUNCH, file]
+        launch += [str(n) for n in (limits.memory, limits.disk, cpu, 256, 0)]
+        command = launch if self.unsafe else [*_box(self._folder, limits), *launch]
+        with open(self._folder.with_suffix(".log"), "wb") as log:
+            self._process = subprocess.Popen(
+                command,
+                cwd=self._folder,
+                env=_environment(self._folder),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        # Messages wait in this process's memory, so their number and their size are limited.
+        self._context = zmq.Context()
+        self._context.setsockopt(zmq.MAXMSGSIZE, LARGEST_MESSAGE)
+        self._context.setsockopt(zmq.RCVHWM, WAITING_MESSAGES)
+        self._context.setsockopt(zmq.LINGER, 0)
+        self._client = BlockingKernelClient(context=self._context)
+        self._client.load_connection_file(file)
+        self._client.start_channels(hb=False, stdin=False)
+        threading.Thread(target=self._watch, daemon=True).start()
+        for _ in range(START_SECONDS):
+            with suppress(RuntimeError):  # not ready after a second
+                self._client.wait_for_ready(timeout=1)
+                return
+            if self._process.poll() is not None:
+                break
+        log_text = self._folder.with_suffix(".log").read_text(errors="replace").strip()
+        self._end(f"the kernel didn't start: {log_text[-500:]}")
+
+    def _interrupt(self) -> None:
+        message = self._client.session.msg("interrupt_request", content={})
+        self._client.control_channel.send(message)
+
+    def _watch(self) -> None:
+        """Kill the box when all its processes together take too much: limits are per process."""
+        end = time.monotonic() + START_SECONDS + self.limits.total_seconds
+        while self._process.poll() is None and not self._why:
+            count, memory, disk = 0, 0, 0
+            with suppress(psutil.Error):
+                for process in psutil.Process(self._process.pid).children(recursive=True):
+                    with suppress(psutil.Error):
+                        count += process.num_threads()
+                        memory += process.memory_info().rss
+            with suppress(OSError):  # it writes and deletes while we look
+                disk = sum(path.lstat().st_size for path in self._folder.rglob("*"))
+            if count > self.limits.processes:
+                self._kill(f"it started more than {self.limits.processes} processes")
+            elif memory > self.limits.memory:
+                self._kill(f"it took more than {self.limits.memory // MEBIBYTE:,} MB of memory")
+            elif disk > self.limits.disk:
+                self._kill(f"it wrote more than {self.limits.disk // MEBIBYTE:,} MB")
+            elif time.monotonic() > end:
+                self._kill(f"the whole notebook took more than {self.limits.total_seconds:g} s")
+            time.sleep(WATCH_SECONDS)
+
+    def _kill(self, why: str) -> None:
+        self._why = self._why or why
+        family: list[psutil.Process] = []
+        with suppress(psutil.Error):
+            family = psutil.Process(self._process.pid).children(recursive=True)
+        # Process 1 of the box takes all others with it. Without a box, each is killed.
+        self._process.kill()
+        for process in family:
+            with suppress(psutil.Error):
+                process.kill()
+
+    def _end(self, why: str) -> None:
+        self._kill(why)
+        raise KernelDiedError(self._why)
+
+    def _stop(self) -> None:
+        if hasattr(self, "_process"):
+            self._kill("the end")
+            self._process.wait()
+        if hasattr(self, "_client"):
+            self._client.stop_channels()
+            self._context.destroy(linger=0)
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.with_suffix(".log").unlink(missing_ok=True)
+
+    @staticmethod
+    def _short() -> bool:
+        return len(tempfile.gettempdir()) > 60 and os.access("/tmp", os.W_OK)
+
+
+def _append(outputs: list[Any], message: Any) -> None:
+    """Add an output; pieces of one stream become one."""
+    output = nbformat.v4.output_from_msg(message)
+    same = outputs and output.output_type == "stream" == outputs[-1].output_type
+    if same and outputs[-1].name == output.name:
+        outputs[-1].text += output.text
+    else:
+        outputs.append(output)
+
+
+def _environment(home: Path) -> dict[str, str]:
+    """Return the kernel's environment: nothing of the instructor's."""
+    return {
+        "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
+        "HOME": str(home),
+        "LANG": "C.UTF-8",
+        "PYTHONPATH": str(Path(trainwell.__file__).parents[1]),
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+        "OMP_NUM_THREADS": "1",  # submissions run side by side, one on a core
+        "OPENBLAS_NUM_THREADS": "1",
+        "TF_NUM_INTRAOP_THREADS": "1",
+        "TF_NUM_INTEROP_THREADS": "1",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "TRAINWELL_OFFLINE": "1",
+        "TRAINWELL_PROGRESS": "0",
+        "IPYTHONDIR": "/tmp/.ipython",
+    }
+
+
+def _box(sockets: Path, limits: Limits) -> list[str]:
+    """Return the command that runs what follows it in the box."""
+    package = Path(trainwell.__file__).parent
+    python = [sys.prefix, sys.base_prefix, sysconfig.get_path("purelib"), *site.getsitepackages()]
+    readable = ["/usr", "/lib", "/lib64", "/bin", "/sbin", "/etc/ld.so.cache", "/etc/fonts"]
+    readable += ["/etc/localtime", *python, *(os.path.realpath(path) for path in python)]
+    readable += [str(package), str(embedded_folder())]
+    size = str(limits.disk)
+    command = ["bwrap", "--unshare-all", "--unshare-user", "--disable-userns", "--new-session"]
+    command += ["--die-with-parent", "--cap-drop", "ALL", "--uid", NOBODY, "--gid", NOBODY]
+    command += ["--hostname", "box", "--clearenv"]
+    for name, value in _environment(Path("/tmp")).items():
+        command += ["--setenv", name, value]
+    command += ["--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]
+    command += ["--size", size, "--tmpfs", "/dev/shm", "--size", size, "--tmpfs", "/tmp"]
+    for path in dict.fromkeys(readable):
+        command += ["--ro-bind-try", path, path]
+    command += ["--bind", str(sockets), str(sockets), "--remount-ro", "/", "--chdir", "/tmp"]
+    return command
