@@ -1,8 +1,9 @@
-"""The command line: `python -m trainwell data` and `python -m trainwell sabotage`."""
+"""The command line: `python -m trainwell data`, `sabotage` and `labs grade`."""
 
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,7 +26,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Spoil the evidence of every claim of a built book: each must fail.",
     )
     sabotage.add_argument("file", help="the claims that the build collected, a JSON file")
+    labs = commands.add_parser("labs", help="grade what students send")
+    tasks = labs.add_subparsers(dest="task", required=True)
+    grade = tasks.add_parser(
+        "grade",
+        help="grade a folder or a zip of submissions",
+        description="Grade a folder or a zip of submissions. Run it again to go on, to add late "
+        "ones, or to take in the points that people gave: nothing is graded twice.",
+    )
+    grade.add_argument("folder", type=Path, help="the folder or the zip of submissions")
+    grade.add_argument("--lab", type=Path, help="the lab's source, or its grading notebook")
+    grade.add_argument("--out", type=Path, help="where results go (default: grades/LAB)")
+    grade.add_argument("--seed", type=int, help="draws the checks' inputs (default: once, by lot)")
+    grade.add_argument("--jobs", type=int, help="how many at a time (default: one for each core)")
+    grade.add_argument("--seconds", type=float, default=30, help="for each cell (default: 30)")
+    grade.add_argument("--memory", type=int, default=4096, help="in MB (default: 4096)")
+    grade.add_argument("--scheduler", help="the address of a Dask scheduler whose workers grade")
+    grade.add_argument("--unsafe", action="store_true", help="run students' code unboxed")
     options = parser.parse_args(arguments)
+
+    if options.command == "labs":
+        return _grade(options)
 
     if options.command == "sabotage":
         from trainwell.claims import main_sabotage
@@ -39,6 +60,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("Interrupted. Nothing is half-made: run the command again.", file=sys.stderr)
         return 130
+
+
+def _grade(options: argparse.Namespace) -> int:
+    try:
+        from trainwell.labs.grade import main
+        from trainwell.labs.sandbox import MEBIBYTE, Limits
+    except ModuleNotFoundError as error:
+        print(f"{error}. Grading needs: pip install 'trainwell[instructor]'", file=sys.stderr)
+        return 1
+    return main(
+        options.folder,
+        options.lab,
+        options.out,
+        seed=options.seed,
+        jobs=options.jobs,
+        limits=Limits(cell_seconds=options.seconds, memory=options.memory * MEBIBYTE),
+        unsafe=options.unsafe,
+        scheduler=options.scheduler,
+    )
 
 
 if __name__ == "__main__":

@@ -214,7 +214,8 @@ class Kernel:
 
     def _start(self) -> None:
         file = str(self._folder / "kernel.json")
-        write_connection_file(file, transport="ipc", ip=str(self._folder / "s"), key=os.urandom(16).hex().encode())
+        key = os.urandom(16).hex().encode()
+        write_connection_file(file, transport="ipc", ip=str(self._folder / "s"), key=key)
         limits = self.limits
         cpu = int(limits.total_seconds) + 60
         launch = [sys.executable, "-c", LAUNCH, file]
