@@ -62,9 +62,7 @@ def grading_notebook(seed: int = 7) -> Any:
             ),
         ]
     cells.append(new_markdown_cell("## Exercise 3: why?", id="text-3"))
-    cells.append(
-        _cell(f"{LAB}-ex3", WRITTEN, kind="markdown", solution=True, grade=True, points=3)
-    )
+    cells.append(_cell(f"{LAB}-ex3", WRITTEN, kind="markdown", solution=True, grade=True, points=3))
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     return new_notebook(cells=cells, metadata={"kernelspec": kernel})
 

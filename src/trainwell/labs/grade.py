@@ -169,7 +169,9 @@ def grading_notebook(lab: Path, seed: int) -> Any:
     if len(ids) != len(set(ids)):
         raise ValueError(f"{lab} has two cells with one nbgrader id: build it again.")
     if not any(is_grade(cell) for cell in notebook.cells):
-        raise ValueError(f"{lab} has no cell with points: give the grading notebook, or the source.")
+        raise ValueError(
+            f"{lab} has no cell with points: give the grading notebook, or the source."
+        )
     return notebook
 
 

@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,8 @@ def record(results: dict[str, Result], pristine: Any, lab: str, out: Path) -> di
     """
     comments = {}
     write(out / "nbgrader_config.py", CONFIG.format(root=str(out.resolve())))
-    with _open(out / "gradebook.db") as book:
+    with warnings.catch_warnings(), _open(out / "gradebook.db") as book:
+        warnings.simplefilter("ignore")  # nbgrader's own, of SQLAlchemy
         _record_lab(book, pristine, lab, out)
         for student, result in results.items():
             if result.problem:

@@ -18,6 +18,8 @@ from typing import Any
 # By namespace and name: the namespace, the name in full, what it held, and the code of that.
 _kept: dict[tuple[int, str], tuple[dict[str, Any], str, Any, Any]] = {}
 _own_names: set[str] = set()
+# IPython puts another one there for every cell.
+_NOT_KEPT = {(id(vars(builtins)), "input")}
 
 
 def start(modules: Iterable[str], namespace: dict[str, Any]) -> None:
@@ -64,7 +66,9 @@ def _keep(owner: dict[str, Any], names: list[str], prefix: str) -> None:
     for name in names:
         value = owner[name]
         private = name.startswith("_" if not prefix.startswith("trainwell") else "__")
-        if private or not (callable(value) or isinstance(value, ModuleType)):
+        if private or (id(owner), name) in _NOT_KEPT:
+            continue
+        if not (callable(value) or isinstance(value, ModuleType)):
             continue
         function = _function(value)
         code = function.__code__ if isinstance(function, FunctionType) else None

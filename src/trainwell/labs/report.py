@@ -6,6 +6,7 @@ import io
 import re
 import statistics
 from collections import Counter, defaultdict
+from functools import cache
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -241,7 +242,9 @@ def _write_feedback(
     write(path, stamp + page)
 
 
+@cache
 def _exporter() -> Any:
+    """Return the one exporter: it reads its templates slowly, and keeps them."""
     formgrader = Path(nbgrader.__file__).parent / "server_extensions" / "formgrader"
     return HTMLExporter(
         template_name="feedback",

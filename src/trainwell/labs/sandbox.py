@@ -41,16 +41,18 @@ MEBIBYTE = 2**20
 NOBODY = "65534"  # the user without rights, on every Linux
 START_SECONDS = 120  # a busy machine is slow; one that can't start a kernel at all ends sooner
 INTERRUPT_SECONDS = 5  # how long a cell may take to end once it is interrupted
-WATCH_SECONDS = 0.1
+WATCH_SECONDS = 0.05
 LARGEST_MESSAGE = 8 * MEBIBYTE  # a figure is a tenth of it
 WAITING_MESSAGES = 50
 
-# The first code in the box. A process without rights can't raise its limits again. ipykernel
-# would take its parent, process 1 of the box, for a parent that died: it is told no parent.
+# The first code in the box. A process without rights can't raise its limits again, and yields to
+# the watch over it.
 LAUNCH = """
-import resource, sys
-for name, value in zip(("AS", "FSIZE", "CPU", "NOFILE", "CORE"), map(int, sys.argv[2:7])):
-    resource.setrlimit(getattr(resource, "RLIMIT_" + name), (value, value))
+import os, resource, sys
+for limit in sys.argv[2:]:
+    name, value = limit.split("=")
+    resource.setrlimit(getattr(resource, "RLIMIT_" + name), (int(value), int(value)))
+os.nice(5)
 sys.argv = ["kernel", "-f", sys.argv[1], "--HistoryManager.hist_file=:memory:"]
 from ipykernel.kernelapp import launch_new_instance
 launch_new_instance()
@@ -216,11 +218,8 @@ class Kernel:
         file = str(self._folder / "kernel.json")
         key = os.urandom(16).hex().encode()
         write_connection_file(file, transport="ipc", ip=str(self._folder / "s"), key=key)
-        limits = self.limits
-        cpu = int(limits.total_seconds) + 60
-        launch = [sys.executable, "-c", LAUNCH, file]
-        launch += [str(n) for n in (limits.memory, limits.disk, cpu, 256, 0)]
-        command = launch if self.unsafe else [*_box(self._folder, limits), *launch]
+        launch = [sys.executable, "-c", LAUNCH, file, *_process_limits(self.limits, self.unsafe)]
+        command = launch if self.unsafe else [*_box(self._folder, self.limits), *launch]
         with open(self._folder.with_suffix(".log"), "wb") as log:
             self._process = subprocess.Popen(
                 command,
@@ -278,10 +277,10 @@ class Kernel:
     def _kill(self, why: str) -> None:
         self._why = self._why or why
         family: list[psutil.Process] = []
-        with suppress(psutil.Error):
-            family = psutil.Process(self._process.pid).children(recursive=True)
-        # Process 1 of the box takes all others with it. Without a box, each is killed.
-        self._process.kill()
+        if self.unsafe:
+            with suppress(psutil.Error):
+                family = psutil.Process(self._process.pid).children(recursive=True)
+        self._process.kill()  # the box ends with it, and every process in the box
         for process in family:
             with suppress(psutil.Error):
                 process.kill()
@@ -313,6 +312,19 @@ def _append(outputs: list[Any], message: Any) -> None:
         outputs[-1].text += output.text
     else:
         outputs.append(output)
+
+
+def _process_limits(limits: Limits, unsafe: bool) -> list[str]:
+    """Return the limits that the system sets on each process, for `LAUNCH`."""
+    each = [f"FSIZE={limits.disk}", "NOFILE=256", "CORE=0"]
+    if sys.platform != "darwin":  # macOS knows no such limit
+        each.append(f"AS={limits.memory}")
+    each.append(f"CPU={int(max(limits.total_seconds, 0)) + 60}")
+    # Since Linux 5.14 a box counts its own processes. For root nothing counts: only the watch does.
+    system = tuple(int(part) for part in os.uname().release.split("-")[0].split(".")[:2])
+    if not unsafe and os.geteuid() != 0 and system >= (5, 14):
+        each.append(f"NPROC={limits.processes}")
+    return each
 
 
 def _environment(home: Path) -> dict[str, str]:

@@ -20,7 +20,9 @@ LARGEST_ZIP = 4 * 2**30  # of all files together, unpacked
 MOODLE = re.compile(r"(?P<name>.+)_(?P<id>\d+)_assignsubmission_(file|onlinetext)_?")
 CANVAS = re.compile(r"(?P<name>[^_]+)_(LATE_)?(?P<id>\d+)_\d+_(?P<file>.+)", re.IGNORECASE)
 # What a browser, a platform or a student adds to the name of a second version.
-VERSION = re.compile(r"([-_ ]?\((?P<n>\d+)\)|-(?P<m>\d{1,2})|[-_ ]v(?P<v>\d+)|[-_ ](copy|final))$", re.I)
+VERSION = re.compile(
+    r"([-_ ]?\((?P<n>\d+)\)|-(?P<m>\d{1,2})|[-_ ]v(?P<v>\d+)|[-_ ](copy|final))$", re.I
+)
 NOT_SENT = re.compile(r"(^|/)(\.|__MACOSX/|Thumbs\.db$|desktop\.ini$)", re.IGNORECASE)
 
 
