@@ -314,8 +314,8 @@ def _run_cell(
                     notes.append(note)
     seconds = max(0.1, min(limits.cell_seconds, end - time.monotonic()))
     run = kernel.run(cell.source, seconds)
-    if run.timed_out and not any(o.output_type == "error" for o in run.outputs):
-        run.outputs += _died(run.error).outputs  # it caught the interrupt, and goes on as if right
+    if run.error.startswith("MemoryError"):
+        raise KernelDiedError(run.error)  # what it took is still taken: others must not suffer
     if run.cut:
         notes.append(f"{name or 'a cell'} printed more than {limits.output:,} characters")
     if own and (names := sorted(_bound(cell.source) - _answered(pristine))):

@@ -40,8 +40,9 @@ from trainwell.datasets.manifest import embedded_folder
 MEBIBYTE = 2**20
 NOBODY = "65534"  # the user without rights, on every Linux
 START_SECONDS = 120  # a busy machine is slow; one that can't start a kernel at all ends sooner
-INTERRUPT_SECONDS = 5  # how long a cell may take to end once it is interrupted
+INTERRUPT_SECONDS = 3  # how long a cell may take to end once it is interrupted
 WATCH_SECONDS = 0.05
+MOST_SILENT = 6  # times that long
 LARGEST_MESSAGE = 8 * MEBIBYTE  # a figure is a tenth of it
 WAITING_MESSAGES = 50
 
@@ -162,11 +163,17 @@ class Kernel:
         run = Run()
         started = time.monotonic()
         deadline = started + limit
-        size = 0
+        size, silent, idle, reply = 0, 0, False, None
         message_id = self._client.execute(
             code, allow_stdin=False, stop_on_error=False, store_history=store_history
         )
+        # A cell is done when its output ends (`idle`) and the kernel replies. A cell that prints
+        # without end can lose the first; nothing counts as right without the second.
         for message in self._messages():
+            silent = 0 if message else silent + 1
+            reply = reply or self._reply(message_id)
+            if reply and (idle or silent > MOST_SILENT):
+                break
             if message is None and time.monotonic() > deadline:
                 if run.timed_out:
                     self._end(f"it ran longer than {limit:g} s and ignored the interrupt")
@@ -176,11 +183,9 @@ class Kernel:
             if message is None or message["parent_header"].get("msg_id") != message_id:
                 continue
             kind, content = message["msg_type"], message["content"]
-            if kind == "status" and content["execution_state"] == "idle":
-                break
-            if kind == "error" and not run.timed_out:
-                run.error = f"{content['ename']}: {content['evalue']}"[:2000]
-            if kind in ("stream", "display_data", "execute_result", "error"):
+            if kind == "status":
+                idle = idle or content["execution_state"] == "idle"
+            elif kind in ("stream", "display_data", "execute_result", "error"):
                 length = len(json.dumps(content))
                 if size + length > self.limits.output and kind != "error":
                     run.cut = True
@@ -188,8 +193,16 @@ class Kernel:
                 size += length
                 _append(run.outputs, message)
         run.seconds = time.monotonic() - started
+        if not idle:
+            run.cut = True
+            self._wait_for_output()
         if run.timed_out:
             run.error = f"TimeoutError: it ran longer than {limit:g} s"
+        elif reply["status"] != "ok":
+            name, value = reply.get("ename", "Error"), reply.get("evalue", reply["status"])
+            run.error = f"{name}: {value}"[:2000]
+        if run.error and not any(output.output_type == "error" for output in run.outputs):
+            run.outputs.append(_error(run.error))
         if run.cut:
             note = f"[more than {self.limits.output:,} characters: the rest is cut]\n"
             run.outputs.append(nbformat.v4.new_output("stream", name="stdout", text=note))
@@ -213,6 +226,27 @@ class Kernel:
             if message is None or time.monotonic() - last > WATCH_SECONDS:
                 last = time.monotonic()
                 yield None
+
+    def _wait_for_output(self) -> None:
+        """Wait until output comes again: a message too large closes the connection for a moment."""
+        sent: set[str] = set()
+        deadline = time.monotonic() + INTERRUPT_SECONDS
+        for message in self._messages():
+            if message and message["parent_header"].get("msg_id") in sent:
+                return
+            if message is None:
+                sent.add(self._client.execute("", silent=True))
+            if time.monotonic() > deadline:
+                self._end("its output can't be read any more: it printed too much")
+
+    def _reply(self, message_id: str) -> Any:
+        """Return the kernel's reply to a cell, if it is there."""
+        with suppress(Empty, ValueError, KeyError, TypeError):
+            while True:
+                message = self._client.get_shell_msg(timeout=0)
+                if message["parent_header"].get("msg_id") == message_id:
+                    return message["content"]
+        return None
 
     def _start(self) -> None:
         file = str(self._folder / "kernel.json")
@@ -312,6 +346,10 @@ def _append(outputs: list[Any], message: Any) -> None:
         outputs[-1].text += output.text
     else:
         outputs.append(output)
+
+
+def _error(text: str) -> Any:
+    return nbformat.v4.new_output("error", ename="Error", evalue=text, traceback=[text])
 
 
 def _process_limits(limits: Limits, unsafe: bool) -> list[str]:
