@@ -1,4 +1,4 @@
-"""The grader: every submission ends with a fair grade or a clear line, and none stops the others."""
+"""The grader: each submission ends with a fair grade or a clear line; none stops the others."""
 
 import csv
 import io
@@ -36,8 +36,8 @@ from small_lab import (
 
 from trainwell.__main__ import main
 from trainwell.labs import sandbox
-from trainwell.labs.gradebook import identity
 from trainwell.labs.grade import Result, grade, grade_one, write
+from trainwell.labs.gradebook import identity
 from trainwell.labs.rebuild import RebuildError, rebuild
 from trainwell.labs.report import total
 from trainwell.labs.sandbox import MEBIBYTE, Limits, SandboxError, check_sandbox
@@ -173,7 +173,7 @@ CASES: dict[str, tuple[Any, tuple[float, float] | None, str]] = {
     "output": (first("for _ in range(1000): print('x' * 1000)"), (3, 4), "printed more than"),
     "one huge output": (first("print('x' * 10**8)"), (3, 4), ""),
     "endless output": (first("while True: print('x' * 1000)"), (0, 4), ""),
-    "fork bomb": (first("import os\nwhile True: os.fork()"), (0, 4), "processes"),
+    "fork bomb": (first("import os\nwhile True: os.fork()"), (0, 4), "ended the kernel: it"),
     "exit": (first("import os\nos._exit(0)"), (0, 4), "the kernel ended"),
     "exit in the check": (
         student_notebook({1: "import os\ndef step(*a):\n    os._exit(0)", 2: ANSWERS[2]}),

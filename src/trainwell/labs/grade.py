@@ -20,7 +20,7 @@ import secrets
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -142,12 +142,12 @@ def grade(
                 write(kept / f"{key}.json", json.dumps(asdict(result)))
     grades = {}
     for submission in submissions:
-        key = keys.get(submission.student)
-        if key is None:
-            grades[submission.student] = (submission, Result(problem=submission.problem))
+        if submission.problem:
+            result = Result(problem=submission.problem)
         else:
+            key = keys[submission.student]
             result = results.get(key) or _load(kept / f"{key}.json") or Result()
-            grades[submission.student] = (submission, deepcopy(result))  # files may be the same
+        grades[submission.student] = (submission, deepcopy(result))  # files may be the same
     write_all(grades, pristine, lab.stem, out)
     return grades
 
@@ -162,9 +162,9 @@ def grading_notebook(lab: Path, seed: int) -> Any:
     if lab.suffix == ".ipynb":
         notebook = nbformat.read(lab, as_version=4)
     else:
-        from trainwell.labs import build
+        from trainwell.labs.build import grading_notebook as build
 
-        notebook = build.grading_notebook(lab, seed)
+        notebook = build(lab, seed)
     ids = [c.metadata.nbgrader["grade_id"] for c in notebook.cells if "nbgrader" in c.metadata]
     if len(ids) != len(set(ids)):
         raise ValueError(f"{lab} has two cells with one nbgrader id: build it again.")

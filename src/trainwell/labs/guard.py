@@ -31,7 +31,10 @@ def start(modules: Iterable[str], namespace: dict[str, Any]) -> None:
         with contextlib.suppress(Exception):  # the lab's own cell will tell
             importlib.import_module(name)
     _own_names.update(namespace)  # what IPython puts there, `open` say
-    for name in {"builtins", "math"} | names:
+    # IPython itself changes `sys`, and no check computes with the like of it.
+    standard = sys.stdlib_module_names - {"random", "statistics"}
+    tools = {name for name in names if name.partition(".")[0] not in standard}
+    for name in {"builtins", "math"} | tools:
         module = sys.modules.get(name)
         if isinstance(module, ModuleType):
             _keep(vars(module), list(vars(module)), f"{name}.")
@@ -46,8 +49,12 @@ def remember(names: Iterable[str], namespace: dict[str, Any]) -> None:
 def restore(namespace: dict[str, Any]) -> None:
     """Put back what was replaced, and print a list of it."""
     changed = []
-    for (_, name), (owner, label, value, code) in _kept.items():
-        if owner.get(name) is not value:
+    for (place, name), (owner, label, value, code) in list(_kept.items()):
+        new = owner.get(name)
+        if new is not value and _loaded_afresh(new, value, code):
+            _kept[place, name] = (owner, label, new, new.__code__)
+            continue
+        if new is not value:
             owner[name] = value
             changed.append(label)
         if code is not None and _function(value).__code__ is not code:
@@ -73,6 +80,18 @@ def _keep(owner: dict[str, Any], names: list[str], prefix: str) -> None:
         function = _function(value)
         code = function.__code__ if isinstance(function, FunctionType) else None
         _kept[id(owner), name] = (owner, prefix + name, value, code)
+
+
+def _loaded_afresh(new: Any, value: Any, code: Any) -> bool:
+    """Whether a function is the same as before, as when a check reloads its module."""
+    return (
+        type(new) is FunctionType
+        and type(value) is FunctionType
+        and new.__code__ == code
+        and new.__globals__ is value.__globals__
+        and new.__closure__ is None
+        and new.__defaults__ == value.__defaults__
+    )
 
 
 def _function(value: Any) -> Any:

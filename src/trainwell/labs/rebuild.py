@@ -10,6 +10,7 @@ import json
 import re
 from collections import defaultdict
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import nbformat
@@ -203,7 +204,7 @@ def _free(cell: _Cell, pristine: Any) -> bool:
 
 def _after(index: int, blank: Any, cells: list[_Cell]) -> _Cell | None:
     """Return the new cell right after the blank, or after the lab's cell that comes before it."""
-    for cell, following in zip(cells, cells[1:], strict=False):
+    for cell, following in pairwise(cells):
         here = cell.known is not None and index - 1 <= cell.known <= index
         if here and following.known is None and following.kind == blank.cell_type:
             return following

@@ -26,7 +26,8 @@ STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem;
        color: #1b1b1b; background: #fff; }
 table { border-collapse: collapse; margin: 1rem 0 2rem; }
-th, td { text-align: left; vertical-align: top; padding: .3rem .8rem; border-bottom: 1px solid #ccc; }
+th, td { text-align: left; vertical-align: top; padding: .3rem .8rem; }
+tr { border-bottom: 1px solid #ccc; }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
 code { white-space: pre-wrap; overflow-wrap: anywhere; }
 """
@@ -50,7 +51,7 @@ def total(result: Result) -> float:
 def reasons(student: str, grades: Grades) -> list[str]:
     """Return why someone should look at a submission; empty if nobody must."""
     submission, result = grades[student]
-    found = [f"not graded: {result.problem}"] if result.problem else []
+    found = [f"{submission.file} is not graded: {result.problem}"] if result.problem else []
     found += result.notes + list(submission.notes)
     same = [
         other

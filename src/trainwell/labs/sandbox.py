@@ -163,7 +163,8 @@ class Kernel:
         run = Run()
         started = time.monotonic()
         deadline = started + limit
-        size, silent, idle, reply = 0, 0, False, None
+        size, silent, idle = 0, 0, False
+        reply: Any = None
         message_id = self._client.execute(
             code, allow_stdin=False, stop_on_error=False, store_history=store_history
         )
@@ -171,7 +172,11 @@ class Kernel:
         # without end can lose the first; nothing counts as right without the second.
         for message in self._messages():
             silent = 0 if message else silent + 1
-            reply = reply or self._reply(message_id)
+            if message and message["parent_header"].get("msg_id") == message_id:
+                idle = idle or message["content"].get("execution_state") == "idle"
+                size = self._take(message, run, size)
+            if idle or message is None:
+                reply = reply or self._reply(message_id)
             if reply and (idle or silent > MOST_SILENT):
                 break
             if message is None and time.monotonic() > deadline:
@@ -180,18 +185,6 @@ class Kernel:
                 run.timed_out = True
                 deadline = time.monotonic() + INTERRUPT_SECONDS
                 self._interrupt()
-            if message is None or message["parent_header"].get("msg_id") != message_id:
-                continue
-            kind, content = message["msg_type"], message["content"]
-            if kind == "status":
-                idle = idle or content["execution_state"] == "idle"
-            elif kind in ("stream", "display_data", "execute_result", "error"):
-                length = len(json.dumps(content))
-                if size + length > self.limits.output and kind != "error":
-                    run.cut = True
-                    continue
-                size += length
-                _append(run.outputs, message)
         run.seconds = time.monotonic() - started
         if not idle:
             run.cut = True
@@ -207,6 +200,17 @@ class Kernel:
             note = f"[more than {self.limits.output:,} characters: the rest is cut]\n"
             run.outputs.append(nbformat.v4.new_output("stream", name="stdout", text=note))
         return run
+
+    def _take(self, message: Any, run: Run, size: int) -> int:
+        """Add a message's output, unless it is too much, and return the size of all."""
+        if message["msg_type"] not in ("stream", "display_data", "execute_result", "error"):
+            return size
+        length = len(json.dumps(message["content"]))
+        if size + length > self.limits.output and message["msg_type"] != "error":
+            run.cut = True
+            return size
+        _append(run.outputs, message)
+        return size + length
 
     def _messages(self) -> Iterator[Any]:
         """Yield what the kernel sends, and None now and then while it is silent."""
@@ -401,5 +405,18 @@ def _box(sockets: Path, limits: Limits) -> list[str]:
     command += ["--size", size, "--tmpfs", "/dev/shm", "--size", size, "--tmpfs", "/tmp"]
     for path in dict.fromkeys(readable):
         command += ["--ro-bind-try", path, path]
+    for path in _font_lists():
+        command += ["--ro-bind", path, f"/tmp/.cache/matplotlib/{Path(path).name}"]
     command += ["--bind", str(sockets), str(sockets), "--remount-ro", "/", "--chdir", "/tmp"]
     return command
+
+
+@cache
+def _font_lists() -> list[str]:
+    """Return Matplotlib's lists of fonts: without one, every kernel looks for fonts for seconds."""
+    with suppress(Exception):  # a lab may do without Matplotlib
+        import matplotlib.font_manager
+
+        folder = Path(matplotlib.get_cachedir())
+        return [str(path) for path in folder.glob("fontlist-*.json")]
+    return []
