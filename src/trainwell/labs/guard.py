@@ -50,7 +50,7 @@ def restore(namespace: dict[str, Any]) -> None:
     """Put back what was replaced, and print a list of it."""
     changed = []
     for (place, name), (owner, label, value, code) in list(_kept.items()):
-        new = owner.get(name)
+        new: Any = owner.get(name)
         if new is not value and _loaded_afresh(new, value, code):
             _kept[place, name] = (owner, label, new, new.__code__)
             continue

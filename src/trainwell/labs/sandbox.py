@@ -26,7 +26,7 @@ from functools import cache
 from pathlib import Path
 from queue import Empty
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import nbformat
 import psutil
@@ -159,7 +159,12 @@ class Kernel:
         Raises:
             KernelDiedError: If the kernel ended, or couldn't be interrupted.
         """
-        limit = self.limits.cell_seconds if seconds is None else seconds
+        try:
+            return self._run(code, seconds or self.limits.cell_seconds, store_history)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            self._end(f"it sent what is no message: {error!r}")
+
+    def _run(self, code: str, limit: float, store_history: bool) -> Run:
         run = Run()
         started = time.monotonic()
         deadline = started + limit
@@ -218,10 +223,7 @@ class Kernel:
         while True:
             message = None
             with suppress(Empty):
-                try:
-                    message = self._client.get_iopub_msg(timeout=WATCH_SECONDS)
-                except (ValueError, KeyError, TypeError) as error:
-                    self._end(f"it sent what is no message ({error})")
+                message = self._client.get_iopub_msg(timeout=WATCH_SECONDS)
             if message is None and self._process.poll() is not None:
                 self._end("the kernel ended")
             # A cell that never stops printing must not hide that time is up.
@@ -323,7 +325,7 @@ class Kernel:
             with suppress(psutil.Error):
                 process.kill()
 
-    def _end(self, why: str) -> None:
+    def _end(self, why: str) -> NoReturn:
         self._kill(why)
         raise KernelDiedError(self._why)
 
