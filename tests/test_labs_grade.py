@@ -35,12 +35,14 @@ from small_lab import (
 )
 
 from trainwell.__main__ import main
-from trainwell.labs import sandbox
+from trainwell.labs import build, sandbox
 from trainwell.labs.grade import Result, grade, grade_one, write
 from trainwell.labs.gradebook import identity
 from trainwell.labs.rebuild import RebuildError, rebuild
 from trainwell.labs.report import total
 from trainwell.labs.sandbox import MEBIBYTE, Limits, SandboxError, check_sandbox
+from trainwell.labs.source import ANSWERS as ANSWER_KINDS
+from trainwell.labs.source import read_lab
 from trainwell.labs.submissions import SubmissionError, collect
 
 try:
@@ -489,14 +491,11 @@ def test_a_seed_draws_other_inputs_and_is_kept(
     """The lab is found by its cells' ids, and built with the folder's seed."""
     seeds = []
 
-    def build(source: Path, seed: int) -> Any:
+    def built(source: Path, seed: int) -> Any:
         seeds.append(seed)
         return grading_notebook(seed)
 
-    module = type(sys)("trainwell.labs.build")
-    module.__dict__["grading_notebook"] = build
-    monkeypatch.setitem(sys.modules, "trainwell.labs.build", module)
-    monkeypatch.setattr("trainwell.labs.build", module, raising=False)
+    monkeypatch.setattr("trainwell.labs.build.grading_notebook", built)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "labs").mkdir()
     (tmp_path / "labs" / f"{LAB}.md").write_text("its source")
@@ -509,6 +508,26 @@ def test_a_seed_draws_other_inputs_and_is_kept(
     assert seeds[2] == 5
     assert len(list((tmp_path / "grades" / LAB / "graded").iterdir())) == 2
     assert "1 of 1 submissions are graded" in capsys.readouterr().out
+
+
+@boxed
+def test_a_lab_of_the_course(tmp_path: Path) -> None:
+    """Its answers get all points of the checks, its blanks none, and neither needs a look."""
+    source = Path(__file__).parents[1] / "labs" / "lab_3_optimizers.md"
+    lab = read_lab(source)
+    blank, solved = build.student_notebook(lab), build.student_notebook(lab)
+    answers = {cell.id: cell.solved() for cell in lab.cells if cell.kind in ANSWER_KINDS}
+    for cell in solved.cells:
+        cell.source = answers.get(cell.id, cell.source)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "blank.ipynb").write_bytes(sent(blank))
+    (tmp_path / "in" / "solved.ipynb").write_bytes(sent(solved))
+    grades = grade(tmp_path / "in", source, tmp_path / "out", jobs=2)
+    assert grades["blank"][1].notes == ["nothing is answered"]
+    assert total(grades["blank"][1]) == 0
+    result = grades["solved"][1]
+    assert result.notes == []
+    assert {mark.outcome for mark in result.marks} == {"right", "by hand"}
 
 
 @boxed

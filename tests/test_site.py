@@ -1,8 +1,10 @@
 """What a browser shows: the built site, in a real Chromium, with no way out to the internet."""
 
 import functools
+import html
 import http.server
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +16,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from book import pages
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
+from test_labs_build import LABS, secret_lines
 
 ROOT = Path(__file__).resolve().parent.parent
 SITE = ROOT / "_build" / "quick" / "html"
@@ -175,6 +178,22 @@ def test_the_ink_of_figures_stands_out_in_both_themes(
     contrasts = page.evaluate(CONTRASTS)
     assert len(contrasts) > 20
     assert [pair for pair in contrasts if pair[1] < 3] == []
+
+
+def test_no_line_of_a_solution_is_in_the_site(address: str) -> None:
+    """Nor of a held-back check or a rubric: in the labs' pages, notebooks and the search index."""
+    places = ["labs/**/*.html", "_downloads/**/*.ipynb", "_sources/**/*", "searchindex.js"]
+    files = [path for place in places for path in SITE.glob(place) if path.is_file()]
+    assert len(files) >= 2 * len(LABS) + 1
+
+    def letters(text: str) -> str:
+        """Without markup and what the typesetting changes."""
+        return re.sub(r"\W", "", html.unescape(re.sub(r"<[^>]+>", "", text)))
+
+    secrets = {line for source in LABS for line in map(letters, secret_lines(source))}
+    for path in files:
+        text = letters(path.read_text())
+        assert [line for line in secrets if len(line) >= 10 and line in text] == [], path
 
 
 # Interactive figures

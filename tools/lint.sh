@@ -4,16 +4,16 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 PATH="$PWD/.venv/bin:$PATH"
 
-# The chapters' cells are checked as notebooks, in a build folder.
+# The cells of the chapters and the labs are checked as notebooks, in a build folder.
 notebooks=_build/lint
 rm -rf "$notebooks" && mkdir -p "$notebooks"
-for chapter in chapters/*.md; do
+for chapter in chapters/*.md labs/*.md; do
   jupytext --quiet --to ipynb --output "$notebooks/$(basename "$chapter" .md).ipynb" "$chapter"
 done
 
 if [ "${1:-}" = --fix ]; then
   ruff check --quiet --fix . && ruff format --quiet .
-  for chapter in chapters/*.md; do
+  for chapter in chapters/*.md labs/*.md; do
     jupytext --quiet --pipe "ruff format --quiet --line-length 74 -" "$chapter"
     sed -i.bak '/^    \(jupytext\|format\)_version:/d' "$chapter" && rm "$chapter.bak"
   done
@@ -23,7 +23,7 @@ fi
 ruff check --quiet .
 ruff format --quiet --check . || { echo "lint: run 'make format'" >&2; exit 1; }
 ruff check --quiet --no-force-exclude --ignore D100,D103,E402,B018,F704 "$notebooks"
-ruff format --quiet --check --line-length 74 "$notebooks" || { echo "lint: a chapter's cell: run 'make format'" >&2; exit 1; }
+ruff format --quiet --check --line-length 74 "$notebooks" || { echo "lint: a cell of a chapter or lab: run 'make format'" >&2; exit 1; }
 mypy --no-error-summary
 codespell --quiet-level 2 $(git ls-files '*.md' '*.py' '*.sh' '*.yml' '*.toml' '*.bib' '*.css' Makefile)
 python tools/prose.py

@@ -35,8 +35,8 @@ def mark_gpu(requirement: str) -> str:
 
 
 def main() -> None:
-    everywhere = compile_pins("dev", "jax")
-    with_gpu = compile_pins("dev", "jax", "gpu")
+    everywhere = compile_pins("dev", "instructor", "jax")
+    with_gpu = compile_pins("dev", "instructor", "jax", "gpu")
     if missing := everywhere.keys() - with_gpu.keys():
         sys.exit(f"the gpu extra changes pins that everyone uses: {sorted(missing)}")
     lines = [f"{requirement} \\\n{hashes}" for requirement, hashes in everywhere.items()]

@@ -1,4 +1,4 @@
-"""The command line: `python -m trainwell data`, `sabotage` and `labs grade`."""
+"""The command line: `trainwell data`, `sabotage`, `labs build` and `labs grade`."""
 
 import argparse
 import sys
@@ -12,7 +12,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: The words of the command line; None means those of this process.
     """
-    parser = argparse.ArgumentParser(prog="python -m trainwell")
+    parser = argparse.ArgumentParser(prog="trainwell")
     commands = parser.add_subparsers(dest="command", required=True)
     data = commands.add_parser(
         "data",
@@ -26,9 +26,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Spoil the evidence of every claim of a built book: each must fail.",
     )
     sabotage.add_argument("file", help="the claims that the build collected, a JSON file")
-    labs = commands.add_parser("labs", help="grade what students send")
-    tasks = labs.add_subparsers(dest="task", required=True)
-    grade = tasks.add_parser(
+    labs = commands.add_parser(
+        "labs",
+        help="build the labs, and grade what students send",
+        description="Build the labs, and grade what students send (extra `instructor`).",
+    )
+    actions = labs.add_subparsers(dest="action", required=True)
+    build = actions.add_parser(
+        "build",
+        help="try every check, then write the student, solution and grading notebooks",
+        description="Try every check of a lab, then write its notebooks and its page.",
+    )
+    build.add_argument("sources", nargs="*", type=Path, help="default: all of labs/lab_*.md")
+    build.add_argument(
+        "--out",
+        type=Path,
+        default=Path("_build/labs"),
+        help="the folder for the solution and the grading notebooks (default: %(default)s)",
+    )
+    build.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="draws the inputs of the held-back checks (default: %(default)s)",
+    )
+    grade = actions.add_parser(
         "grade",
         help="grade a folder or a zip of submissions",
         description="Grade a folder or a zip of submissions. Run it again to go on, to add late "
@@ -45,13 +67,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     grade.add_argument("--unsafe", action="store_true", help="run students' code unboxed")
     options = parser.parse_args(arguments)
 
-    if options.command == "labs":
-        return _grade(options)
-
     if options.command == "sabotage":
         from trainwell.claims import main_sabotage
 
         return main_sabotage(options.file)
+
+    if options.command == "labs":
+        try:
+            return (_build if options.action == "build" else _grade)(options)
+        except ModuleNotFoundError as error:
+            print(
+                f"{error}. Install the extra: pip install 'trainwell[instructor]'", file=sys.stderr
+            )
+            return 1
 
     from trainwell.datasets.report import show
 
@@ -62,13 +90,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
+def _build(options: argparse.Namespace) -> int:
+    from trainwell.labs.build import main_build
+
+    return main_build(options.sources, options.out, options.seed)
+
+
 def _grade(options: argparse.Namespace) -> int:
-    try:
-        from trainwell.labs.grade import main
-        from trainwell.labs.sandbox import MEBIBYTE, Limits
-    except ModuleNotFoundError as error:
-        print(f"{error}. Grading needs: pip install 'trainwell[instructor]'", file=sys.stderr)
-        return 1
+    from trainwell.labs.grade import main
+    from trainwell.labs.sandbox import MEBIBYTE, Limits
+
     return main(
         options.folder,
         options.lab,

@@ -1,10 +1,11 @@
 """Labs: one Markdown source each, from which everything else is built.
 
-- `grade`: grades what students send, and writes grades, feedback pages and a report
-- `submissions`: whose file is this, among the names that students and platforms give
-- `rebuild`: a student's answers, put into the pristine grading notebook
-- `sandbox`: the kernel in a box that runs them; `guard`: what watches the checks' tools in it
-- `gradebook`, `report`: what grading leaves behind, for people
+- `checks`: what the checks in a lab call; all that a student's notebook imports from here
+- `source`: the format of a source, read and checked
+- `build`: the student, solution and grading notebooks, and the book's page
+- `trial`: every check is tried: it must fail on the blank, and pass on the solution
+- `grade`: grades what students send: `submissions` says whose it is, `rebuild` puts the answers into
+  the pristine notebook, `sandbox` and `guard` run it, `gradebook` and `report` are for people
 
-Grading needs the extra `instructor`. Nothing else in the package imports this folder.
+Building and grading need the extra `instructor`. Nothing else in the package imports this folder.
 """
