@@ -288,6 +288,9 @@ def _run(
         except KernelDiedError as error:
             if position < 0:
                 raise
+            slow = [p for p, run in runs.items() if run.timed_out]
+            if slow and str(error).startswith("MemoryError"):
+                position = slow[0]  # interrupted on its way to fill the memory
             name = notebook.cells[position].metadata.get("nbgrader", {}).get("grade_id", "a cell")
             notes.append(f"{name} ended the kernel: {error}")
             deadly[position] = str(error)
