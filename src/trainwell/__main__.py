@@ -1,4 +1,4 @@
-"""The command line: `trainwell data`, `trainwell sabotage` and `trainwell labs build`."""
+"""The command line: `trainwell data`, `sabotage`, `labs build` and `labs grade`."""
 
 import argparse
 import sys
@@ -27,7 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     sabotage.add_argument("file", help="the claims that the build collected, a JSON file")
     labs = commands.add_parser(
-        "labs", help="build the labs", description="Build the labs (extra `instructor`)."
+        "labs",
+        help="build the labs, and grade what students send",
+        description="Build the labs, and grade what students send (extra `instructor`).",
     )
     actions = labs.add_subparsers(dest="action", required=True)
     build = actions.add_parser(
@@ -48,6 +50,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default=0,
         help="draws the inputs of the held-back checks (default: %(default)s)",
     )
+    grade = actions.add_parser(
+        "grade",
+        help="grade a folder or a zip of submissions",
+        description="Grade a folder or a zip of submissions. Run it again to go on, to add late "
+        "ones, or to take in the points that people gave: nothing is graded twice.",
+    )
+    grade.add_argument("folder", type=Path, help="the folder or the zip of submissions")
+    grade.add_argument("--lab", type=Path, help="the lab's source, or its grading notebook")
+    grade.add_argument("--out", type=Path, help="where results go (default: grades/LAB)")
+    grade.add_argument("--seed", type=int, help="draws the checks' inputs (default: once, by lot)")
+    grade.add_argument("--jobs", type=int, help="how many at a time (default: one for each core)")
+    grade.add_argument("--seconds", type=float, default=30, help="for each cell (default: 30)")
+    grade.add_argument("--memory", type=int, default=4096, help="in MB (default: 4096)")
+    grade.add_argument("--scheduler", help="the address of a Dask scheduler whose workers grade")
+    grade.add_argument("--unsafe", action="store_true", help="run students' code unboxed")
     options = parser.parse_args(arguments)
 
     if options.command == "sabotage":
@@ -57,11 +74,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     if options.command == "labs":
         try:
-            from trainwell.labs.build import main_build
+            return (_build if options.action == "build" else _grade)(options)
         except ModuleNotFoundError as error:
-            print(f"{error}. Install the extra: pip install 'trainwell[instructor]'")
+            print(
+                f"{error}. Install the extra: pip install 'trainwell[instructor]'", file=sys.stderr
+            )
             return 1
-        return main_build(options.sources, options.out, options.seed)
 
     from trainwell.datasets.report import show
 
@@ -70,6 +88,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("Interrupted. Nothing is half-made: run the command again.", file=sys.stderr)
         return 130
+
+
+def _build(options: argparse.Namespace) -> int:
+    from trainwell.labs.build import main_build
+
+    return main_build(options.sources, options.out, options.seed)
+
+
+def _grade(options: argparse.Namespace) -> int:
+    from trainwell.labs.grade import main
+    from trainwell.labs.sandbox import MEBIBYTE, Limits
+
+    return main(
+        options.folder,
+        options.lab,
+        options.out,
+        seed=options.seed,
+        jobs=options.jobs,
+        limits=Limits(cell_seconds=options.seconds, memory=options.memory * MEBIBYTE),
+        unsafe=options.unsafe,
+        scheduler=options.scheduler,
+    )
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@
 - `source`: the format of a source, read and checked
 - `build`: the student, solution and grading notebooks, and the book's page
 - `trial`: every check is tried: it must fail on the blank, and pass on the solution
+- `grade`: grades what students send. `submissions` says whose it is, `rebuild` puts the answers
+  into the pristine notebook, `sandbox` and `guard` run it; `gradebook`, `report` are for people
 
-Building needs the extra `instructor`. Nothing else in the package imports this folder.
+Building and grading need the extra `instructor`. Nothing else in the package imports this folder.
 """

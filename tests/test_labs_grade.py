@@ -1,0 +1,669 @@
+"""The grader: each submission ends with a fair grade or a clear line; none stops the others."""
+
+import csv
+import io
+import json
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("nbgrader", reason="grading needs the extra `instructor`")
+
+import nbformat
+import psutil
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
+from small_lab import (
+    ANSWERS,
+    LAB,
+    find,
+    grading_notebook,
+    sent,
+    student_notebook,
+    write_grading_notebook,
+)
+
+from trainwell.__main__ import main
+from trainwell.labs import build, sandbox
+from trainwell.labs.grade import Result, grade, grade_one, write
+from trainwell.labs.gradebook import identity
+from trainwell.labs.rebuild import RebuildError, rebuild
+from trainwell.labs.report import total
+from trainwell.labs.sandbox import MEBIBYTE, Limits, SandboxError, check_sandbox
+from trainwell.labs.source import ANSWERS as ANSWER_KINDS
+from trainwell.labs.source import read_lab
+from trainwell.labs.submissions import SubmissionError, collect
+
+try:
+    check_sandbox()
+    NO_SANDBOX = ""
+except SandboxError as error:
+    NO_SANDBOX = str(error)
+boxed = pytest.mark.skipif(bool(NO_SANDBOX), reason=NO_SANDBOX)
+
+WRONG = {number: answer.replace("-", "+") for number, answer in ANSWERS.items()}
+LIMITS = Limits(
+    cell_seconds=5,
+    total_seconds=60,
+    memory=1024 * MEBIBYTE,
+    disk=16 * MEBIBYTE,
+    output=20_000,
+    processes=40,
+)
+SLEEP = "31.4159"  # nobody else's `sleep` has this time
+HTML = "from IPython.display import HTML, display\ndisplay(HTML('<script>steal()</script>'))\n"
+
+
+def first(code: str, second: str = ANSWERS[2]) -> Any:
+    """Return a notebook with this code before the answer to the first exercise."""
+    return student_notebook({1: f"{code}\n{ANSWERS[1]}", 2: second})
+
+
+def deleted() -> Any:
+    notebook = student_notebook()
+    notebook.cells = [cell for cell in notebook.cells if not cell.id.endswith("-check")]
+    return notebook
+
+
+def edited() -> Any:
+    notebook = student_notebook(WRONG)
+    for number in ANSWERS:
+        find(notebook, f"{LAB}-ex{number}-check").source = "assert True"
+    return notebook
+
+
+def duplicated() -> Any:
+    notebook = student_notebook()
+    copy = nbformat.from_dict(find(notebook, f"{LAB}-ex1-check"))
+    copy.id = "a-copy"  # JupyterLab gives a new id, and copies nbgrader's
+    answer = nbformat.from_dict(find(notebook, f"{LAB}-ex1"))
+    answer.id, answer.source = "another", WRONG[1]
+    notebook.cells = [*notebook.cells[:5], answer, *notebook.cells[5:], copy, copy]
+    return notebook
+
+
+def reordered() -> Any:
+    notebook = student_notebook()
+    notebook.cells.reverse()
+    return notebook
+
+
+def bare() -> Any:
+    """Return a notebook that lost its ids and its metadata."""
+    notebook = student_notebook(words="Because of the momentum.")
+    for cell in notebook.cells:
+        cell.metadata = {}
+        del cell["id"]
+    notebook.metadata, notebook.nbformat_minor = {}, 4
+    return notebook
+
+
+def helped() -> Any:
+    """Return a notebook whose answer needs a cell that the student added."""
+    notebook = student_notebook({1: ANSWERS[1].replace("rate *", "scale(rate) *"), 2: ANSWERS[2]})
+    notebook.cells.insert(3, new_code_cell("def scale(rate):\n    return rate", id="mine"))
+    return notebook
+
+
+def in_another_cell() -> Any:
+    notebook = student_notebook({2: ANSWERS[2]}, words="*Your answer here.*")
+    notebook.cells.append(new_markdown_cell("Because it remembers.", id="words"))
+    notebook.cells.append(new_code_cell(ANSWERS[1], id="at-the-end"))
+    return notebook
+
+
+def heavy() -> Any:
+    notebook = student_notebook()
+    output = new_output("stream", name="stdout", text="x" * 50 * MEBIBYTE)
+    find(notebook, f"{LAB}-ex1").outputs = [output]
+    return notebook
+
+
+def in_r() -> Any:
+    notebook = student_notebook()
+    notebook.metadata["kernelspec"] = {"name": "ir", "language": "R", "display_name": "R"}
+    return notebook
+
+
+def empty() -> Any:
+    notebook = student_notebook()
+    notebook.cells = []
+    return notebook
+
+
+# For each file: what is sent, the points of the two exercises, and a word of the report.
+CASES: dict[str, tuple[Any, tuple[float, float] | None, str]] = {
+    "right": (student_notebook(words="Because."), (3, 4), ""),
+    "wrong": (student_notebook(WRONG), (0, 0), ""),
+    "blank": (student_notebook({}), (0, 0), "nothing is answered"),
+    "loop": (first("while True: pass"), (0, 4), ""),
+    "stubborn": (
+        first("import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True: pass"),
+        (0, 4),
+        "ignored the interrupt",
+    ),
+    "recursion": (student_notebook({1: "def step(*a):\n    return step(*a)"}), (0, 0), ""),
+    "memory": (first("a = []\nwhile True: a.append(bytearray(10**8))"), (0, 4), "MemoryError"),
+    "memory of many": (
+        first(
+            "import os, time\nfor _ in range(8):\n    if os.fork() == 0:\n"
+            "        b = b'x' * 300_000_000; time.sleep(60)\ntime.sleep(60)"
+        ),
+        (0, 4),
+        "MB of memory",
+    ),
+    "files": (
+        first(
+            "import os, time\nfor d in (os.path.dirname(__import__('sys').argv[2]), '/tmp'):\n"
+            "  for i in range(20):\n    open(f'{d}/{i}', 'wb').write(b'x' * 4_000_000)\n"
+            "time.sleep(3)"
+        ),
+        (0, 4),
+        "it wrote more than",
+    ),
+    "output": (first("for _ in range(1000): print('x' * 1000)"), (3, 4), "printed more than"),
+    "one huge output": (first("print('x' * 10**8)"), (3, 4), ""),
+    "endless output": (first("while True: print('x' * 1000)"), (0, 4), ""),
+    "fork bomb": (first("import os\nwhile True: os.fork()"), (0, 4), "ended the kernel: it"),
+    "exit": (first("import os\nos._exit(0)"), (0, 4), "the kernel ended"),
+    "exit in the check": (
+        student_notebook({1: "import os\ndef step(*a):\n    os._exit(0)", 2: ANSWERS[2]}),
+        (0, 4),
+        "the kernel ended",
+    ),
+    "delete": (first("!rm -rf /* 2>/dev/null"), (3, 4), ""),
+    "input": (first("input()"), (0, 4), ""),
+    "syntax": (student_notebook({1: "def step(:", 2: ANSWERS[2]}), (0, 4), ""),
+    "warning": (first("import sys\nprint('careful', file=sys.stderr)"), (3, 4), ""),
+    "html": (first(HTML), (3, 4), ""),
+    "deleted": (deleted(), (3, 4), "was deleted"),
+    "edited": (edited(), (0, 0), "was edited"),
+    "duplicated": (duplicated(), (0, 4), "the last was graded"),
+    "reordered": (reordered(), (3, 4), "reordered"),
+    "bare": (bare(), (3, 4), "by its function"),
+    "helped": (helped(), (3, 4), ""),
+    "in another cell": (in_another_cell(), (3, 4), "by its place"),
+    "allclose": (
+        student_notebook({1: f"{WRONG[1]}\nnp.allclose = lambda *a, **k: True", 2: ANSWERS[2]}),
+        (0, 4),
+        "it replaced numpy.allclose",
+    ),
+    "helper": (
+        student_notebook({1: f"{WRONG[1]}\ndef expect_close(*a): pass", 2: ANSWERS[2]}),
+        (0, 4),
+        "it replaced expect_close",
+    ),
+    "code of the helper": (
+        student_notebook(
+            {1: f"{WRONG[1]}\nexpect_close.__code__ = (lambda a, b: 0).__code__", 2: ANSWERS[2]}
+        ),
+        (0, 4),
+        "it replaced expect_close",
+    ),
+    "built-in": (first("all = lambda *a: True"), (3, 4), "it replaced all"),
+    "kernel": (in_r(), (3, 4), "it was set to run in R"),
+    "heavy": (heavy(), (3, 4), ""),
+    "empty": (empty(), (0, 0), "nothing in it is of this lab"),
+    "corrupt": (sent(student_notebook())[:-40], None, "it is not a notebook"),
+    "nothing": (b"", None, "the file is empty"),
+    "list": (b"[1, 2]", None, "it has no list of cells"),
+    "deep": (b"[" * 100_000, None, "it is not a notebook"),
+    "picture": (b"\x89PNG\r\n\x1a\n\x00", None, "it is not a notebook"),
+    "김하늘": (student_notebook(), (3, 4), ""),
+    "🙂 (final)": (student_notebook({1: ANSWERS[1]}), (3, 0), ""),
+    "=cmd|' '!A1": (student_notebook({2: ANSWERS[2]}), (0, 4), ""),
+}
+
+
+@pytest.fixture(scope="module")
+def graded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """Grade one class of all of them, with two versions of one student and a report in Word."""
+    if NO_SANDBOX:
+        pytest.skip(NO_SANDBOX)
+    folder = tmp_path_factory.mktemp("class")
+    write_grading_notebook(folder / f"{LAB}.ipynb")
+    sent_folder = folder / "submissions"
+    sent_folder.mkdir()
+    for name, (content, _, _) in CASES.items():
+        data = content if isinstance(content, bytes) else sent(content)
+        (sent_folder / f"{name}.ipynb").write_bytes(data)
+    (sent_folder / "word.docx").write_bytes(b"PK")
+    (sent_folder / "twice.ipynb").write_bytes(sent(student_notebook(WRONG)))
+    (sent_folder / "twice (1).ipynb").write_bytes(sent(student_notebook()))
+    (sent_folder / "spy.ipynb").write_bytes(sent(first(_spying(folder))))
+    out = folder / "out"
+    (out / "graded").mkdir(parents=True)
+    (out / "gradebook-of-last-year.db").write_text("SECRET")
+    with _listening() as (port, accepted):
+        (sent_folder / "caller.ipynb").write_bytes(sent(first(_calling(port))))
+        grades = grade(sent_folder, folder / f"{LAB}.ipynb", out, jobs=2, limits=LIMITS)
+    assert not accepted
+    return out, grades
+
+
+def _spying(folder: Path) -> str:
+    """Return code that looks for others' files, and tries to write and to stay."""
+    return f"""\
+import os, subprocess
+for path in [{str(folder / "out" / "gradebook-of-last-year.db")!r},
+             {str(folder / "submissions" / "right.ipynb")!r}, {__file__!r}, "/etc/passwd",
+             "/proc/1/root/etc/passwd", os.path.expanduser("~root/.bashrc")]:
+    try:
+        print("READ", path, open(path).read()[:20])
+    except OSError as error:
+        print("refused", error)
+for path in [{str(folder / "out" / "graded" / "x.json")!r}, {str(folder / "x")!r}, "/usr/x",
+             os.__file__, np.__file__, "/x", "/dev/x"]:
+    try:
+        open(path, "a").write("x")
+        print("WROTE", path)
+    except OSError as error:
+        print("refused", error)
+subprocess.Popen(["sleep", {SLEEP!r}], start_new_session=True)
+"""
+
+
+def _calling(port: int) -> str:
+    return f"""\
+import socket
+for address in [("127.0.0.1", {port}), ("1.1.1.1", 53)]:
+    try:
+        socket.create_connection(address, timeout=1)
+        print("CONNECTED", address)
+    except OSError as error:
+        print("refused", error)
+"""
+
+
+class _listening:
+    """A server on this machine that counts who gets through."""
+
+    def __enter__(self) -> tuple[int, list[Any]]:
+        self.server = socket.create_server(("127.0.0.1", 0))
+        self.server.settimeout(0.2)
+        self.accepted: list[Any] = []
+        self.open = True
+        self.thread = threading.Thread(target=self._accept)
+        self.thread.start()
+        return self.server.getsockname()[1], self.accepted
+
+    def _accept(self) -> None:
+        while self.open:
+            try:
+                connection, address = self.server.accept()
+            except TimeoutError:
+                continue
+            connection.close()
+            self.accepted.append(address)
+
+    def __exit__(self, *_: object) -> None:
+        self.open = False
+        self.thread.join()
+        self.server.close()
+
+
+def _points(result: Result) -> tuple[float | None, float | None]:
+    return result.marks[0].points, result.marks[1].points
+
+
+def _printed(result: Result) -> str:
+    outputs = (o for cell in result.notebook.cells for o in cell.get("outputs", []))
+    return "".join(output.get("text", "") for output in outputs)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_submission_gets_a_fair_grade_or_a_clear_line(
+    graded: tuple[Path, dict[str, Any]], name: str
+) -> None:
+    out, grades = graded
+    student = "🙂 (final)" if name.startswith("🙂") else name
+    _, points, line = CASES[name]
+    submission, result = grades[student]
+    row = _rows(out)[student]
+    assert line in row["look"]
+    if points is None:
+        assert line in (submission.problem or result.problem)
+        assert row["points"] == ""
+    else:
+        assert not result.problem
+        assert _points(result) == points, (result.marks, result.notes)
+
+
+def _rows(out: Path) -> dict[str, dict[str, str]]:
+    text = (out / "grades.csv").read_text(encoding="utf-8-sig")
+    return {row["student"].lstrip("'"): row for row in csv.DictReader(io.StringIO(text))}
+
+
+def test_nothing_of_others_is_read_and_nothing_written(
+    graded: tuple[Path, dict[str, Any]],
+) -> None:
+    out, grades = graded
+    _, result = grades["spy"]
+    printed = _printed(result)
+    assert printed.count("refused [Errno") == 13
+    assert not re.search("READ|WROTE|SECRET", printed)
+    assert _points(result) == (3, 4)
+    assert not list(out.parent.rglob("x")) + list(out.rglob("x.json"))
+
+
+def test_no_socket_is_opened(graded: tuple[Path, dict[str, Any]]) -> None:
+    printed = _printed(graded[1]["caller"][1])
+    assert printed.count("refused [Errno") == 2
+    assert "CONNECTED" not in printed
+
+
+def test_no_process_is_left(graded: tuple[Path, dict[str, Any]]) -> None:
+    del graded
+    lines = [process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])]
+    assert not [line for line in lines if SLEEP in line]
+
+
+def test_the_latest_version_counts_and_the_other_is_named(
+    graded: tuple[Path, dict[str, Any]],
+) -> None:
+    submission, result = graded[1]["twice"]
+    assert submission.file == "twice (1).ipynb"
+    assert "twice.ipynb" in submission.notes[0]
+    assert _points(result) == (3, 4)
+
+
+def test_a_formula_in_a_name_is_text_for_a_spreadsheet(
+    graded: tuple[Path, dict[str, Any]],
+) -> None:
+    assert "\n'=cmd" in (graded[0] / "grades.csv").read_text(encoding="utf-8-sig")
+
+
+def test_the_report_says_how_the_class_did(graded: tuple[Path, dict[str, Any]]) -> None:
+    page = (graded[0] / "report.html").read_text()
+    for words in (
+        "Who needs a look",
+        "AssertionError",
+        "김하늘",
+        "it is not a notebook",
+        "word.docx",
+    ):
+        assert words in page
+    assert "the same file as" in page  # two files with the right answers
+
+
+def test_a_feedback_page_has_the_score_and_no_script_of_a_student(
+    graded: tuple[Path, dict[str, Any]],
+) -> None:
+    out, _ = graded
+    assert "Score: 7.0 / 10.0" in (out / "feedback" / "right.html").read_text()
+    assert (out / "feedback" / f"{identity('김하늘')}.html").exists()
+    assert "<script>steal()" not in (out / "feedback" / "html.html").read_text()
+
+
+def test_a_second_run_grades_nothing_and_is_quick(
+    graded: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, grades = graded
+    before = {path: path.stat().st_mtime_ns for path in (out / "graded").iterdir()}
+    monkeypatch.setattr("trainwell.labs.grade.grade_one", None)
+    started = time.monotonic()
+    again = grade(out.parent / "submissions", out.parent / f"{LAB}.ipynb", out, limits=LIMITS)
+    assert time.monotonic() - started < 10
+    assert {path: path.stat().st_mtime_ns for path in (out / "graded").iterdir()} == before
+    assert {s: total(r) for s, (_, r) in again.items()} == {
+        s: total(r) for s, (_, r) in grades.items()
+    }
+
+
+def test_points_that_a_person_gives_count_at_the_next_run(
+    graded: tuple[Path, dict[str, Any]],
+) -> None:
+    from nbgrader.api import Gradebook
+
+    out, _ = graded
+    assert _rows(out)["right"]["waiting for a person"] == "1"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Gradebook(f"sqlite:///{out / 'gradebook.db'}") as book:
+            book.find_grade(f"{LAB}-ex3", LAB, LAB, "right").manual_score = 2.5
+            book.find_comment(f"{LAB}-ex3", LAB, LAB, "right").manual_comment = "Say why."
+            book.db.commit()
+    grade(out.parent / "submissions", out.parent / f"{LAB}.ipynb", out, limits=LIMITS)
+    row = _rows(out)["right"]
+    assert (row["points"], row["waiting for a person"]) == ("9.5", "0")
+    assert "Say why." in (out / "feedback" / "right.html").read_text()
+
+
+@boxed
+def test_a_class_of_thirty_sent_through_a_platform(tmp_path: Path) -> None:
+    chance = random.Random(0)
+    expected = {}
+    with zipfile.ZipFile(tmp_path / "export.zip", "w") as archive:
+        for number in range(30):
+            right = {n: chance.random() < 0.7 for n in ANSWERS}
+            answers = {n: (ANSWERS if right[n] else WRONG)[n] for n in ANSWERS}
+            notebook = student_notebook(answers, words=f"My reason number {number}.")
+            name = f"Student {number}_{1000 + number}_assignsubmission_file_"
+            archive.writestr(f"{name}/{LAB}.ipynb", sent(notebook))
+            expected[f"Student {number}_{1000 + number}"] = 3 * right[1] + 4 * right[2]
+    write_grading_notebook(tmp_path / f"{LAB}.ipynb")
+    started = time.monotonic()
+    grades = grade(tmp_path / "export.zip", tmp_path / f"{LAB}.ipynb", tmp_path / "out", jobs=2)
+    seconds = time.monotonic() - started
+    assert {student: total(result) for student, (_, result) in grades.items()} == expected
+    assert seconds < 60 * max(1, os.getloadavg()[0] / 2)
+
+
+@boxed
+def test_killed_and_run_again_nothing_is_lost_or_graded_twice(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for number in range(6):
+        answer = f"# {number}\nimport time; time.sleep(1)"
+        (tmp_path / "in" / f"s{number}.ipynb").write_bytes(sent(first(answer)))
+    write_grading_notebook(tmp_path / f"{LAB}.ipynb")
+    arguments = ["labs", "grade", str(tmp_path / "in"), "--lab", str(tmp_path / f"{LAB}.ipynb")]
+    arguments += ["--out", str(tmp_path / "out"), "--jobs", "2"]
+    process = subprocess.Popen([sys.executable, "-m", "trainwell", *arguments])
+    kept = tmp_path / "out" / "graded"
+    deadline = time.monotonic() + 120
+    while len(list(kept.glob("*.json"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = {path: path.stat().st_mtime_ns for path in kept.glob("*.json")}
+    assert 2 <= len(before) < 6
+    assert main(arguments) == 0
+    assert len(list(kept.glob("*.json"))) == 6
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert {row["points"] for row in _rows(tmp_path / "out").values()} == {"7"}
+
+
+@boxed
+def test_a_seed_draws_other_inputs_and_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The lab is found by its cells' ids, and built with the folder's seed."""
+    seeds = []
+
+    def built(source: Path, seed: int) -> Any:
+        seeds.append(seed)
+        return grading_notebook(seed)
+
+    monkeypatch.setattr("trainwell.labs.build.grading_notebook", built)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "labs").mkdir()
+    (tmp_path / "labs" / f"{LAB}.md").write_text("its source")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "kim.ipynb").write_bytes(sent(student_notebook()))
+    assert main(["labs", "grade", "in"]) == 0
+    assert main(["labs", "grade", "in"]) == 0
+    assert main(["labs", "grade", "in", "--seed", "5"]) == 0
+    assert seeds[0] == seeds[1]
+    assert seeds[2] == 5
+    assert len(list((tmp_path / "grades" / LAB / "graded").iterdir())) == 2
+    assert "1 of 1 submissions are graded" in capsys.readouterr().out
+
+
+@boxed
+def test_a_lab_of_the_course(tmp_path: Path) -> None:
+    """Its answers get all points of the checks, its blanks none, and neither needs a look."""
+    source = Path(__file__).parents[1] / "labs" / "lab_3_optimizers.md"
+    lab = read_lab(source)
+    blank, solved = build.student_notebook(lab), build.student_notebook(lab)
+    answers = {cell.id: cell.solved() for cell in lab.cells if cell.kind in ANSWER_KINDS}
+    for cell in solved.cells:
+        cell.source = answers.get(cell.id, cell.source)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "blank.ipynb").write_bytes(sent(blank))
+    (tmp_path / "in" / "solved.ipynb").write_bytes(sent(solved))
+    grades = grade(tmp_path / "in", source, tmp_path / "out", jobs=2)
+    assert grades["blank"][1].notes == ["nothing is answered"]
+    assert total(grades["blank"][1]) == 0
+    result = grades["solved"][1]
+    assert result.notes == []
+    assert {mark.outcome for mark in result.marks} == {"right", "by hand"}
+
+
+@boxed
+def test_a_department_grades_on_a_cluster(tmp_path: Path) -> None:
+    distributed = pytest.importorskip("distributed", reason="needs the extra `department`")
+    (tmp_path / "in").mkdir()
+    for number in range(4):
+        notebook = student_notebook(words=f"{number}")
+        (tmp_path / "in" / f"s{number}.ipynb").write_bytes(sent(notebook))
+    write_grading_notebook(tmp_path / f"{LAB}.ipynb")
+    with (
+        warnings.catch_warnings(),
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as own,
+    ):
+        warnings.simplefilter("ignore")
+        grades = grade(
+            tmp_path / "in",
+            tmp_path / f"{LAB}.ipynb",
+            tmp_path / "out",
+            scheduler=own.scheduler_address,
+        )
+    assert [total(result) for _, result in grades.values()] == [7, 7, 7, 7]
+
+
+def test_without_a_sandbox_it_refuses_and_says_how_to_get_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    check_sandbox.cache_clear()
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "kim.ipynb").write_bytes(sent(student_notebook()))
+    write_grading_notebook(tmp_path / f"{LAB}.ipynb")
+    lab = str(tmp_path / f"{LAB}.ipynb")
+    assert main(["labs", "grade", str(tmp_path / "in"), "--lab", lab]) == 1
+    assert "Install bubblewrap" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("grades.csv"))
+
+
+def test_unsafe_runs_without_one() -> None:
+    result = grade_one(sent(student_notebook()), grading_notebook(), Limits(), unsafe=True)
+    assert _points(result) == (3, 4)
+
+
+def test_a_failure_of_the_machine_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(sandbox.tempfile, "mkdtemp", full)
+    result = grade_one(sent(student_notebook()), grading_notebook(), Limits(), unsafe=True)
+    assert result.passing
+    assert "No space left" in result.problem
+
+
+@pytest.mark.parametrize(
+    ("files", "students"),
+    [
+        (
+            [
+                f"김하늘_12_assignsubmission_file_/{LAB}.ipynb",
+                "Lee_13_assignsubmission_file_/🙂.ipynb",
+            ],
+            ["Lee_13", "김하늘_12"],
+        ),
+        ([f"kimha_12_99_{LAB}.ipynb", f"kimha_12_98_{LAB}-1.ipynb"], ["kimha_12"]),
+        ([f"leeann_LATE_1_2_{LAB}.ipynb"], ["leeann_1"]),
+        (["student-1.ipynb", "student-2.ipynb"], ["student-1", "student-2"]),
+        (["kim.ipynb", "kim (1).ipynb"], ["kim"]),
+        ([f"{LAB}.ipynb", f"{LAB} (1).ipynb"], [LAB, f"{LAB} (1)"]),
+        ([f"sub/kim/{LAB}/{LAB}.ipynb", f"sub/lee/{LAB}/{LAB}.ipynb"], ["kim", "lee"]),
+        (
+            ["a/kim.ipynb", "a/lee.ipynb", "b/kim.ipynb", "b/ho.ipynb"],
+            ["a/kim", "a/lee", "b/ho", "b/kim"],
+        ),
+        ([f"kim/{LAB}.ipynb", "kim/data.csv", "lee/other name.ipynb"], ["kim", "lee"]),
+        ([f"{LAB}_kim.ipynb", ".DS_Store", "__MACOSX/x.ipynb"], ["kim"]),
+    ],
+)
+def test_names_of_students(tmp_path: Path, files: list[str], students: list[str]) -> None:
+    for number, name in enumerate(files):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{number}")
+    found = collect(tmp_path, LAB)
+    assert [submission.student for submission in found] == students
+    assert all(submission.file.endswith(".ipynb") for submission in found)
+
+
+def test_a_second_version_of_canvas_counts(tmp_path: Path) -> None:
+    (tmp_path / f"kimha_12_98_{LAB}-1.ipynb").write_text("new")
+    (tmp_path / f"kimha_12_99_{LAB}.ipynb").write_text("old")
+    (chosen,) = collect(tmp_path, LAB)
+    assert chosen.content == b"new"
+
+
+def test_names_in_a_zip_of_korean_windows_and_links_in_it(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("plain.ipynb", "{}")
+        archive.writestr("x" * 7 + ".ipynb", "{}")
+        link = zipfile.ZipInfo("link.ipynb")
+        link.external_attr = 0o120777 << 16
+        archive.writestr(link, "/etc/passwd")
+    data = (tmp_path / "a.zip").read_bytes()
+    (tmp_path / "a.zip").write_bytes(data.replace(b"x" * 7, "김하늘".encode("cp949") + b"1"))
+    found = {submission.student: submission for submission in collect(tmp_path / "a.zip", LAB)}
+    assert set(found) == {"plain", "link", "김하늘1"}
+    assert "link" in found["link"].problem
+
+
+def test_a_place_without_submissions_is_an_error(tmp_path: Path) -> None:
+    for place in (tmp_path / "nowhere", tmp_path):
+        with pytest.raises(SubmissionError, match="Give the folder"):
+            collect(place, LAB)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"cells": [1, None, {"source": 5}, {"cell_type": "code", "source": ["a", 3]}]},
+        {"cells": [{"metadata": {"nbgrader": [1]}, "id": 7, "source": "\ud800"}]},
+        {"cells": [], "metadata": {"kernelspec": "python"}},
+    ],
+)
+def test_a_notebook_with_odd_fields_is_read(data: Any) -> None:
+    rebuilt = rebuild(json.dumps(data).encode(), grading_notebook())
+    assert len(rebuilt.notebook.cells) >= len(grading_notebook().cells)
+
+
+def test_what_is_no_notebook_is_an_error() -> None:
+    for content in (b"{}", b'{"cells": 3}', b'{"worksheets": 3}'):
+        with pytest.raises(RebuildError):
+            rebuild(content, grading_notebook())
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    write(tmp_path / "a", "first")
+    with pytest.raises(TypeError):
+        write(tmp_path / "a", 3)  # type: ignore[arg-type]
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert (tmp_path / "a").read_text() == "first"
