@@ -4,13 +4,16 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 PATH="$PWD/.venv/bin:$PATH"
 
-if ! command -v chromium chromium-browser google-chrome >/dev/null; then
+missing=()
+command -v chromium chromium-browser google-chrome >/dev/null || missing+=(chromium)
+command -v bwrap >/dev/null || missing+=(bubblewrap)
+if [ "${#missing[@]}" -gt 0 ]; then
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    echo "test: installing Debian's chromium for the browser checks"
-    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null
+    echo "test: installing Debian's ${missing[*]}, for the checks in a browser and in a sandbox"
+    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}" >/dev/null
   else
-    echo "test: no Chromium is installed: the browser checks will be skipped." >&2
-    echo "      To run them: apt-get install chromium, or another Chrome or Chromium." >&2
+    echo "test: ${missing[*]} not installed: the checks that need it will be skipped." >&2
+    echo "      To run them: apt-get install ${missing[*]}, or another Chrome or Chromium." >&2
   fi
 fi
 
