@@ -371,13 +371,11 @@ def test_what_is_committed_is_what_the_source_builds(source: Path) -> None:
     hint = "run `trainwell labs build` and commit what changes"
     notebook = ROOT / "labs" / "notebooks" / f"{lab.name}.ipynb"
     assert notebook.read_text() == building.as_file(student_notebook(lab)), hint
-    assert (ROOT / "labs" / "pages" / f"{lab.name}.md").read_text() == page(lab), hint
 
 
 def test_nothing_is_committed_that_has_no_source() -> None:
     names = {source.stem for source in LABS}
-    built = [*(ROOT / "labs/notebooks").iterdir(), *(ROOT / "labs/pages").iterdir()]
-    assert {path.stem for path in built if path.suffix in (".ipynb", ".md")} == names
+    assert {path.stem for path in (ROOT / "labs/notebooks").glob("*.ipynb")} == names
 
 
 def secret_lines(source: Path) -> set[str]:

@@ -23,6 +23,7 @@ SITE = ROOT / "_build" / "quick" / "html"
 NAMES = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
 CHROMIUM = next((path for path in map(shutil.which, NAMES) if path), None)
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
+FLAGS += ["--disable-dev-shm-usage"]  # in a container, shared memory may be too small for a page
 WIDE, PHONE = 1280, 380
 
 if CHROMIUM is None and not os.environ.get("CI"):
@@ -53,6 +54,14 @@ def browser() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield browser
         browser.close()
+
+
+@pytest.fixture(autouse=True)
+def close_what_a_test_opened(browser: Browser) -> Iterator[None]:
+    """An open page holds a hundred megabytes, and there are hundreds of tests."""
+    yield
+    for context in browser.contexts:
+        context.close()
 
 
 class Visit:

@@ -36,6 +36,8 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError
 from traitlets.config import Config
 
 from trainwell import datasets, experiments, runtime
+from trainwell.labs.build import page as lab_page
+from trainwell.labs.source import read_lab
 
 ROOT = Path(__file__).resolve().parent.parent
 FULL = runtime.profile() == "full"
@@ -264,6 +266,14 @@ def write_if_changed(path: Path, text: str) -> None:
         path.write_text(text)
 
 
+def write_lab_pages() -> None:
+    """Write the labs' pages from their sources: exercises open, solutions absent."""
+    folder = ROOT / "labs" / "pages"
+    folder.mkdir(parents=True, exist_ok=True)
+    for source in sorted((ROOT / "labs").glob("lab_*.md")):
+        write_if_changed(folder / source.name, lab_page(read_lab(source)))
+
+
 def execute_pages(cache: JupyterCacheAbstract) -> None:
     """Execute what the cache lacks, the longest page first; write `claims.json`, `runs.json`."""
     runs_file = BUILD / "runs.json"
@@ -364,6 +374,7 @@ def main() -> None:
         os.environ["TRAINWELL_JOBS"] = str(FULL_JOBS if FULL else QUICK_JOBS)
         os.environ["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"  # two pages share a GPU
         subprocess.run([sys.executable, "-m", "trainwell", "data", "--fetch"], check=True)
+        write_lab_pages()
         cache = open_cache()
         os.environ.setdefault("TRAINWELL_RUNS", str(Path(cache.path) / "runs"))
         try:

@@ -78,7 +78,9 @@ def _environment() -> list[str]:
     package = Path(trainwell.__file__).parent
     code = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
-        code.update(path.relative_to(package).as_posix().encode() + path.read_bytes())
+        name = path.relative_to(package)
+        if name.parts[0] != "labs":  # no run calls the labs' builder and grader
+            code.update(name.as_posix().encode() + path.read_bytes())
     return [profile(), device(), str(versions()), fingerprint(), code.hexdigest()]
 
 

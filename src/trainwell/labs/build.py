@@ -3,7 +3,8 @@
 From `labs/lab_3_optimizers.md` come
 
 - `labs/notebooks/lab_3_optimizers.ipynb`, what students get, and `labs/pages/lab_3_optimizers.md`,
-  the book's page: both are committed, and hold nothing of a solution or a held-back check;
+  the book's page: both hold nothing of a solution or a held-back check, and the first is committed,
+  so that Colab opens it;
 - `solutions/lab_3_optimizers.ipynb`, with its outputs, and `grading/lab_3_optimizers.ipynb`, for
   instructors: both go to a folder that git ignores.
 
