@@ -19,12 +19,15 @@ def test_full_is_the_default_and_changes_nothing(full):
     assert profile() == "full"
     assert (seeds(5), epochs(20), examples(55_000)) == ([0, 1, 2, 3, 4], 20, 55_000)
     assert settings(rate for rate in (0.1, 0.3, 1.0)) == [0.1, 0.3, 1.0]
+    assert settings([0.1, 0.3, 1.0], preview=1) == [0.1, 0.3, 1.0]
 
 
 def test_quick_grants_less(quick):
     assert profile() == "quick"
     assert (seeds(5), epochs(20), examples(55_000)) == ([0], 2, 1_000)
     assert settings([0.1, 0.3, 1.0]) == [0.1, 1.0]
+    assert settings([0.1, 0.3, 1.0], preview=1) == [0.1]
+    assert settings([], preview=1) == []
 
 
 def test_quick_never_grants_more(quick):

@@ -42,10 +42,18 @@ def seeds(count: int) -> list[int]:
     return list(range(_at_most(count, QUICK_SEEDS, "count")))
 
 
-def settings(values: Iterable[T]) -> list[T]:
-    """Return the settings to try, in a list; in the quick profile, the first and the last."""
+def settings(values: Iterable[T], preview: Literal[1, 2] = 2) -> list[T]:
+    """Return the settings to try, in a list; in the quick profile, the first and the last.
+
+    Args:
+        values: The settings.
+        preview: 1 for the first alone in the quick profile, where one is enough to go on with:
+            while tuning, say.
+    """
     every = list(values)
-    return every if profile() == "full" or len(every) < 2 else [every[0], every[-1]]
+    if profile() == "full" or len(every) <= preview:
+        return every
+    return [every[0], every[-1]][:preview]
 
 
 def epochs(count: int) -> int:
