@@ -5,7 +5,6 @@ import html
 import http.server
 import os
 import re
-import shutil
 import subprocess
 import sys
 import threading
@@ -16,26 +15,20 @@ from pathlib import Path
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from book import pages
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request
 from test_labs_build import LABS, secret_lines
 
 ROOT = Path(__file__).resolve().parent.parent
 SITE = ROOT / "_build" / "quick" / "html"
-NAMES = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
-CHROMIUM = next((path for path in map(shutil.which, NAMES) if path), None)
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
-FLAGS += ["--disable-dev-shm-usage"]  # in a container, shared memory may be too small for a page
 WIDE, PHONE = 1280, 380
 
 Opened = tuple[str, Page, list[str]]  # a page's name, the page, and what went wrong
 
-if CHROMIUM is None and not os.environ.get("CI"):
-    pytest.skip("no Chromium is installed", allow_module_level=True)
-
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
+def address(browser: Browser) -> Iterator[str]:
     """Build the site in the quick profile and serve it on a free port of this machine."""
+    del browser  # without one, nothing needs a site
     # Pages that test_chapters.py has executed come from the cache.
     environment = {**os.environ, "TRAINWELL_PROFILE": "quick"}
     subprocess.run([sys.executable, ROOT / "tools" / "book.py"], env=environment, check=True)
@@ -49,14 +42,6 @@ def address() -> Iterator[str]:
 class QuietHandler(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *args: object) -> None:
         pass
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 class Visit:

@@ -78,6 +78,32 @@ def test_the_weights_and_the_history_of_plain_keras(batches_a_block, blocks, mon
     assert not np.allclose(*[model.get_weights()[0] for model in (fast, compiled())])
 
 
+class KeepsInputs(keras.Model):
+    """Keeps the inputs of every step."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense, self.seen = keras.layers.Dense(1), []
+
+    def call(self, x):
+        return self.dense(x)
+
+    def train_step(self, data):
+        self.seen.append(np.ravel(data[0]).tolist())
+        return super().train_step(data)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow's")
+def test_with_a_seed_keras_shuffles_once_for_all_epochs():
+    """As the book says of its runs: a Keras that shuffles anew would make it untrue."""
+    keras.utils.set_random_seed(0)
+    x, model = np.arange(32.0)[:, None], KeepsInputs()
+    model.compile("sgd", "mse", run_eagerly=True)
+    model.fit(x, x, batch_size=32, epochs=3, verbose=0)
+    first, second, third = model.seen
+    assert first == second == third != sorted(first)
+
+
 def test_the_history_is_tidy():
     history = fit(compiled(), X, Y, epochs=EPOCHS, validation_data=VALID)
     frame = history.frame

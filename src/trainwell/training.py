@@ -74,7 +74,8 @@ def fit(
 ) -> History:
     """Train a compiled model as `model.fit` does, only faster.
 
-    After `keras.utils.set_random_seed`, the weights are those that plain `model.fit` reaches.
+    After `keras.utils.set_random_seed`, the weights are those that plain `model.fit` reaches. On
+    TensorFlow, Keras then shuffles the data once: every epoch goes through it in the same order.
 
     Args:
         model: A compiled Keras model. It is left as it was found, but for the training.

@@ -1,0 +1,130 @@
+"""What readers and students click: in a real JupyterLab a chapter opens, and a lab runs."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from playwright.sync_api import Browser, Page
+from test_labs_build import LABS
+
+from trainwell.labs.build import solution_notebook
+from trainwell.labs.source import read_lab
+
+ROOT = Path(__file__).resolve().parent.parent
+LAB = LABS[0]
+IDLE = ".jp-Notebook-ExecutionIndicator[data-status=idle]"
+SECONDS = 120  # a run of a lab takes ten; the rest is for a busy machine
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a chapter, a lab as students get it, and the same lab solved."""
+    folder = tmp_path_factory.mktemp("course")
+    shutil.copy(ROOT / "chapters" / "11_4_2_dropout.md", folder)
+    shutil.copy(ROOT / "labs" / "notebooks" / f"{LAB.stem}.ipynb", folder / "student.ipynb")
+    solved = solution_notebook(read_lab(LAB), seed=0)
+    for cell in code_cells(solved):
+        cell.outputs, cell.execution_count = [], None
+    nbformat.write(solved, folder / "solved.ipynb")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(folder: Path) -> Iterator[str]:
+    """Start JupyterLab, with the settings of `make lab`, on a free port of this machine."""
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"]
+    command += [f"--port={port}", "--ServerApp.port_retries=0", f"--notebook-dir={folder}"]
+    command += ["--IdentityProvider.token="]
+    own = {f"JUPYTER_{kind}_DIR": str(folder / ".jupyter" / kind) for kind in ("CONFIG", "RUNTIME")}
+    log = (folder / "jupyterlab.log").open("w")
+    server = subprocess.Popen(command, env={**os.environ, **own}, stdout=log, stderr=log)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + SECONDS
+        while not answers(f"{address}/lab"):
+            assert server.poll() is None, (folder / "jupyterlab.log").read_text()
+            assert time.monotonic() < deadline, "JupyterLab does not start"
+            time.sleep(0.5)
+        yield address
+    finally:
+        server.terminate()
+        server.wait()
+        log.close()
+
+
+def answers(url: str) -> bool:
+    try:
+        urllib.request.urlopen(url).close()
+    except urllib.error.URLError:
+        return False
+    return True
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    with closing(browser.new_page()) as page:
+        page.set_default_timeout(1_000 * SECONDS)
+        yield page
+
+
+def code_cells(notebook: Any) -> list[Any]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def errors(notebook: Any) -> list[str]:
+    outputs = [output for cell in code_cells(notebook) for output in cell.outputs]
+    return [f"{o.ename}: {o.evalue}" for o in outputs if o.output_type == "error"]
+
+
+def run_all(page: Page, address: str, file: Path) -> Any:
+    """Open a notebook, run all its cells, save it, and read what was saved."""
+    page.goto(f"{address}/lab/tree/{file.name}?reset")
+    page.locator(IDLE).wait_for()
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    deadline = time.monotonic() + SECONDS
+    while time.monotonic() < deadline:
+        page.wait_for_timeout(2_000)
+        page.locator(IDLE).wait_for()
+        page.keyboard.press("Control+s")
+        page.get_by_text("Saving completed").wait_for()
+        notebook = nbformat.read(file, as_version=4)
+        if errors(notebook) or all(cell.execution_count for cell in code_cells(notebook)):
+            return notebook
+    raise AssertionError(f"{file.name} does not come to an end")
+
+
+def test_a_click_opens_a_chapter_as_a_notebook(page: Page, address: str) -> None:
+    page.goto(f"{address}/lab?reset")
+    page.locator(".jp-DirListing-item", has_text="11_4_2_dropout.md").dblclick()
+    page.locator(".jp-Notebook h1", has_text="Dropout").wait_for()
+    page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
+
+
+def test_a_students_lab_stops_at_the_first_blank_with_its_message(
+    page: Page, address: str, folder: Path
+) -> None:
+    notebook = run_all(page, address, folder / "student.ipynb")
+    setup, *_ = code_cells(notebook)
+    assert "device:" in "".join(output.text for output in setup.outputs)
+    (error,) = errors(notebook)
+    assert error.startswith("NotImplementedError: Exercise 1: ")
+
+
+def test_a_solved_lab_runs_to_its_end(page: Page, address: str, folder: Path) -> None:
+    notebook = run_all(page, address, folder / "solved.ipynb")
+    assert errors(notebook) == []
