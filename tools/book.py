@@ -7,6 +7,7 @@ with the page, the cell and the error.
 
 import contextlib
 import hashlib
+import importlib
 import json
 import math
 import os
@@ -333,6 +334,18 @@ def execute_pages(cache: JupyterCacheAbstract) -> None:
     print(f"{len(claims)} claims: {verdicts.count('held')} held, the others not judged")
 
 
+def import_quietly(module: str) -> None:
+    """Import a module that logs its start to the terminal, whatever one sets: TensorFlow."""
+    terminal = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        importlib.import_module(module)
+    finally:
+        os.dup2(terminal, 2)
+        os.close(terminal)
+
+
 def build_site(cache_path: str) -> None:
     """Let Jupyter Book make the site from the cached outputs; a warning is an error."""
     looks = hashlib.sha256((ROOT / "_ext/course.py").read_bytes())
@@ -374,6 +387,7 @@ def main() -> None:
         os.environ["TRAINWELL_JOBS"] = str(FULL_JOBS if FULL else QUICK_JOBS)
         os.environ["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"  # two pages share a GPU
         subprocess.run([sys.executable, "-m", "trainwell", "data", "--fetch"], check=True)
+        os.environ["TRAINWELL_OFFLINE"] = "1"  # what is not here now is not asked for again
         write_lab_pages()
         cache = open_cache()
         os.environ.setdefault("TRAINWELL_RUNS", str(Path(cache.path) / "runs"))
@@ -382,6 +396,7 @@ def main() -> None:
         except PageError as error:
             print(f"\n{error}", flush=True)
             sys.exit(1)
+        import_quietly("tensorflow")  # the API page imports it
         build_site(str(cache.path))
         page = (SITE / "index.html").relative_to(ROOT)
         took = duration(time.perf_counter() - start)
