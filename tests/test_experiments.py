@@ -278,6 +278,16 @@ def test_the_profile_and_the_package_count(monkeypatch):
     assert place(PAGE) != before
 
 
+def test_the_packages_code_counts_but_not_that_of_the_labs(monkeypatch, tmp_path):
+    (tmp_path / "labs").mkdir()
+    monkeypatch.setattr(_runs.trainwell, "__file__", str(tmp_path / "__init__.py"))
+    before = place(PAGE)
+    (tmp_path / "labs" / "grade.py").write_text("changed = True")
+    assert place(PAGE) == before
+    (tmp_path / "training.py").write_text("changed = True")
+    assert place(PAGE) != before
+
+
 def test_a_run_is_found_from_another_process():
     code = f"import test_experiments as t; print(t.place({PAGE!r}))"
     found = {in_a_new_process(code, PYTHONHASHSEED=seed) for seed in ["1", "2"]}
