@@ -3,8 +3,9 @@
 Between two small training steps, Keras on TensorFlow spends more time in Python and in fetching
 the next batch than the step itself takes. `fit` feeds Keras blocks of many batches, cut once for
 all epochs, and goes through a block inside TensorFlow. The batches are the same, in the same
-order, so the weights and the history are the same too. Elsewhere `fit` is Keras's own: on JAX, where a step
-does not wait for Python, and on a GPU, where XLA compiles a step for batches of one size.
+order, so the weights and the history are the same too. Elsewhere `fit` is Keras's own: on JAX,
+where a step does not wait for Python, and on a GPU, where XLA compiles a step for batches of one
+size.
 """
 
 import contextlib
@@ -23,7 +24,7 @@ from tqdm import tqdm
 from trainwell.runtime import graphs_as_written, show_progress
 
 # Small beside any data set; larger blocks are no faster, and Ctrl+C waits for the end of one.
-BLOCK_BYTES = 2**25
+BLOCK_BYTES = 2**23
 # Data of up to so many blocks, 800 MB, are copied once into the order of the epochs.
 COPY_BLOCKS = 100
 # Evaluation needs no gradients: large batches give the same numbers sooner.
