@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import book
+import psutil
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -96,6 +97,22 @@ def test_a_page_that_raises_does_not_wait_for_the_others(course: Path) -> None:
     assert "page.md: cell 2" in result.stdout
     assert "ZeroDivisionError" in result.stdout
     assert time.perf_counter() - start < 120
+
+
+def test_memory_is_counted_where_a_process_may_not_look_into_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As on macOS, where psutil then raises AccessDenied."""
+    seconds, memory = book.used_by(os.getpid())
+    assert seconds > 0
+    assert memory > 1e6
+
+    def denied(process: psutil.Process) -> None:
+        raise psutil.AccessDenied(process.pid)
+
+    monkeypatch.setattr(psutil.Process, "memory_full_info", denied)
+    assert book.memory_of(psutil.Process()) == pytest.approx(psutil.Process().memory_info().rss, 0.1)
+    assert book.used_by(os.getpid())[1] > 1e6
 
 
 def test_a_page_says_how_long_it_runs() -> None:

@@ -200,6 +200,19 @@ def client_for(page: str, notebook: Any, sockets: str) -> Iterator[NotebookClien
             KERNELS.discard(group)
 
 
+def memory_of(process: psutil.Process) -> float:
+    """Return the memory that a process holds, in bytes; of what it shares, its part.
+
+    Linux alone knows that part. Windows tells what the process has for itself; macOS does so of
+    this process alone, and of another tells all that it holds.
+    """
+    try:
+        held = process.memory_full_info()
+    except psutil.AccessDenied:
+        return float(process.memory_info().rss)
+    return float(getattr(held, "pss", held.uss))
+
+
 def used_by(kernel: int) -> tuple[float, float]:
     """Return the processor time, in seconds, and the memory, in bytes, of a kernel and its workers.
 
@@ -208,9 +221,9 @@ def used_by(kernel: int) -> tuple[float, float]:
     process, seconds, memory = psutil.Process(kernel), 0.0, 0.0
     for one in [process, *process.children(recursive=True)]:
         with contextlib.suppress(psutil.NoSuchProcess):  # it ended just now
-            times, held = one.cpu_times(), one.memory_full_info()
+            times, held = one.cpu_times(), memory_of(one)
             seconds += times.user + times.system
-            memory += getattr(held, "pss", held.uss)  # Linux alone knows a process's part
+            memory += held
     return seconds, memory
 
 
