@@ -331,6 +331,30 @@ def test_places_are_tried_in_order(tmp_path, monkeypatch):
     assert "(embedded)" in load_concrete().source
 
 
+def test_a_relative_folder_is_the_same_one_from_everywhere(tmp_path, monkeypatch):
+    """A page's kernel and nbval work in other folders than the one where `make` was called."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "concrete.csv").write_bytes(
+        (embedded_folder() / "concrete.csv").read_bytes()
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TRAINWELL_DATA", "mine")
+    monkeypatch.setenv("TRAINWELL_CACHE", "cached")
+    monkeypatch.setenv("TRAINWELL_RUNS", "~/runs")
+    in_the_kernel = (
+        "import os; from trainwell.datasets import load_concrete, places;"
+        "print(load_concrete().source, places.cache_folder(), os.environ['TRAINWELL_RUNS'])"
+    )
+    as_the_build_does = (
+        "import subprocess, sys; import trainwell.datasets;"
+        f"subprocess.run([sys.executable, '-c', {in_the_kernel!r}], cwd='/', check=True)"
+    )
+    command = [sys.executable, "-c", as_the_build_does]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "(TRAINWELL_DATA)" in shown
+    assert shown.split()[-2:] == [str(tmp_path / "cached"), str(Path.home() / "runs")]
+
+
 def test_a_set_may_lie_in_a_subfolder_of_its_name(tmp_path, monkeypatch):
     (tmp_path / "concrete").mkdir()
     text = (embedded_folder() / "concrete.csv").read_text()

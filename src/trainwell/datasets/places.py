@@ -35,6 +35,12 @@ class Place:
 
 DATA, CACHE, SYSTEM, EMBEDDED = "TRAINWELL_DATA", "cache", "system package", "embedded"
 
+# A page's kernel and a test work in folders of their own: from there too, a relative folder that
+# you name is the one that you mean where you start.
+for _name in (DATA, "TRAINWELL_CACHE", "TRAINWELL_RUNS"):
+    if _chosen := os.environ.get(_name):
+        os.environ[_name] = str(Path(_chosen).expanduser().absolute())
+
 # From this embedded file the stand-in for the songs is drawn (`simulate.py`).
 SPOTIFY_MOMENTS = "spotify-moments.json"
 
