@@ -9,6 +9,7 @@ import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -265,11 +266,11 @@ def test_a_file_in_place_of_the_cache_folder_is_a_clear_error(images, server, ca
 
 
 @pytest.mark.usefixtures("images")
-def test_a_read_only_cache_folder_is_a_clear_error(server, cache):
-    cache.mkdir()
-    cache.chmod(0o500)
-    if os.access(cache, os.W_OK):
-        pytest.skip("root may write anywhere")
+def test_a_read_only_cache_folder_is_a_clear_error(server, monkeypatch):
+    def denied(dir):  # as from a read-only folder, which root may write to all the same
+        raise PermissionError(13, "Permission denied", str(dir))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", denied)
     with pytest.raises(DataError, match=r"can't be written.*TRAINWELL_CACHE"):
         load_fashion_mnist()
     assert server.requests == []
@@ -503,6 +504,32 @@ def test_a_failed_fetch_is_a_warning(images, songs, capsys, monkeypatch):
     assert "refused" in errors
     assert "a simulation" not in output  # the other one is fetched all the same
     assert songs.name == "spotify"
+
+
+@pytest.mark.usefixtures("images", "songs")
+def test_a_build_does_not_ask_again_at_once_for_what_was_not_found(server, cache, capsys):
+    content = server.files.pop("train-images.gz")
+    build = ["data", "--fetch", "--retry-after", "6"]
+    assert main(build) == 0
+    asked = len(server.requests)
+    note = cache / "fashion-mnist.not-found"
+    two_hours_ago = time.time() - 2 * 3600
+    os.utime(note, (two_hours_ago, two_hours_ago))
+    capsys.readouterr()
+    assert main(build) == 0
+    assert capsys.readouterr().err == (
+        "Warning: Fashion-MNIST: not found at the last try, 2.0 h ago; "
+        "python -m trainwell data --fetch tries again.\n"
+    )
+    assert len(server.requests) == asked
+    # The reader's own word, and the next day, ask again.
+    assert main(["data", "--fetch"]) == 0
+    assert len(server.requests) == asked + 1
+    os.utime(note, (0, 0))
+    server.files["train-images.gz"] = content
+    assert main(build) == 0
+    assert len(server.requests) == asked + 1 + 4
+    assert not note.exists()
 
 
 @pytest.mark.usefixtures("images", "songs")

@@ -47,6 +47,8 @@ BUILD = ROOT / "_build" if FULL else ROOT / "_build" / "quick"
 SITE = BUILD / "html"
 CLAIM = "application/vnd.trainwell.claim+json"
 CACHES_KEPT = 3
+# Without the internet, to ask for a data set takes minutes: not at every build.
+HOURS_BETWEEN_TRIES = 6
 CELL_TIMEOUT_SECONDS = 20 * 60
 # While one page imports and draws, the runs of the other use the cores. A page takes up to 3 GB.
 PAGES_AT_ONCE = 2
@@ -399,7 +401,8 @@ def main() -> None:
         os.environ.update(TRAINWELL_PROGRESS="0", TF_CPP_MIN_LOG_LEVEL="3")
         os.environ["TRAINWELL_JOBS"] = str(FULL_JOBS if FULL else QUICK_JOBS)
         os.environ["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"  # two pages share a GPU
-        subprocess.run([sys.executable, "-m", "trainwell", "data", "--fetch"], check=True)
+        fetch = [sys.executable, "-m", "trainwell", "data", "--fetch"]
+        subprocess.run([*fetch, "--retry-after", str(HOURS_BETWEEN_TRIES)], check=True)
         os.environ["TRAINWELL_OFFLINE"] = "1"  # what is not here now is not asked for again
         write_lab_pages()
         cache = open_cache()

@@ -20,6 +20,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="List the data sets: where each was found and whether it was checked.",
     )
     data.add_argument("--fetch", action="store_true", help="download what is missing")
+    data.add_argument(
+        "--retry-after",
+        type=float,
+        default=0,
+        metavar="HOURS",
+        help="with --fetch: leave a set alone that could not be had in the last HOURS",
+    )
     sabotage = commands.add_parser(
         "sabotage",
         help="spoil the evidence of every claim of a built book: each must fail",
@@ -84,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from trainwell.datasets.report import show
 
     try:
-        return show(fetch_missing=options.fetch)
+        return show(fetch_missing=options.fetch, retry_after=options.retry_after)
     except KeyboardInterrupt:
         print("Interrupted. Nothing is half-made: run the command again.", file=sys.stderr)
         return 130

@@ -1,6 +1,8 @@
 """The table of `python -m trainwell data`: what is here, where, and whether it was checked."""
 
+import math
 import sys
+import time
 import warnings
 
 from trainwell.datasets.dataset import DataError
@@ -14,8 +16,12 @@ HEADINGS = ["data set", "contents", "found in", "size", "checked", "licence", "f
 STAND_INS = {"fashion-mnist": "the subset stands in", "spotify": "a simulation stands in"}
 
 
-def show(*, fetch_missing: bool = False) -> int:
+def show(*, fetch_missing: bool = False, retry_after: float = 0) -> int:
     """Print the table of all sets; first download what is missing, if asked to.
+
+    Args:
+        fetch_missing: Whether to download what is missing.
+        retry_after: For so many hours after a download that failed, it is not tried again.
 
     Returns:
         The exit status: 1 if a file that you chose, or one that comes with trainwell, is wrong,
@@ -27,7 +33,7 @@ def show(*, fetch_missing: bool = False) -> int:
         for entry in manifest().values():
             try:
                 if fetch_missing:
-                    _fetch(entry)
+                    _fetch(entry, retry_after)
                 rows.append(_row(entry))
             except DataError as error:
                 rows.append([entry.title, entry.contents, "see below", "", "no", entry.licence, ""])
@@ -41,8 +47,8 @@ def show(*, fetch_missing: bool = False) -> int:
     return 1 if errors else 0
 
 
-def _fetch(entry: Entry) -> None:
-    """Download a set that is nowhere to be found; say so if that fails."""
+def _fetch(entry: Entry, retry_after: float) -> None:
+    """Download a set that is nowhere to be found; say so if that fails, or failed lately."""
     if not entry.mirrors or first_good(entry):
         return
     if offline():
@@ -50,10 +56,22 @@ def _fetch(entry: Entry) -> None:
             f"TRAINWELL_OFFLINE is set, so {entry.title} is not downloaded.", stacklevel=2
         )
         return
+    failed = cache_folder() / f"{entry.name}.not-found"  # empty: its time is what it tells
+    hours = (time.time() - failed.stat().st_mtime) / 3600 if failed.exists() else math.inf
+    if hours < retry_after:
+        warnings.warn(
+            f"{entry.title}: not found at the last try, {hours:.1f} h ago; "
+            "python -m trainwell data --fetch tries again.",
+            stacklevel=2,
+        )
+        return
     try:
         fetch(entry, cache_folder() / entry.name, from_debian=True)
     except DownloadError as error:
+        failed.touch()
         warnings.warn(str(error), stacklevel=2)
+    else:
+        failed.unlink(missing_ok=True)
 
 
 def _row(entry: Entry) -> list[str]:
