@@ -6,6 +6,8 @@ BIN := .venv/bin
 READY := .venv/ready-$(if $(GPU),gpu,cpu)
 PROFILE ?= full
 PORT ?= 8000
+# Where `make book` puts the book of this profile.
+SITE := _build/$(if $(filter quick,$(PROFILE)),quick/)html
 export TRAINWELL_PROFILE := $(PROFILE)
 export TF_CPP_MIN_LOG_LEVEL := 3
 # Some machines switch bytecode off: TensorFlow then takes 12 s to import instead of 4, every time.
@@ -29,12 +31,12 @@ test: $(READY)  ## all checks: style, types, the package, the chapters, the buil
 	@tools/test.sh
 
 lab: $(READY)  ## open the course in JupyterLab: a chapter opens as a notebook with a click
-	@$(BIN)/jupyter lab --notebook-dir=.
+	@$(BIN)/jupyter lab --notebook-dir=. $(if $(filter 0,$(shell id -u)),--allow-root)
 
-serve:  ## show the built book on http://localhost:8000 (PORT=...)
-	@test -f _build/html/index.html || { echo "There is no book yet: run 'make book' first."; exit 1; }
+serve:  ## show the built book on http://localhost:8000 (PORT=..., PROFILE=quick)
+	@test -f $(SITE)/index.html || { echo "There is no $(SITE) yet: run 'make book PROFILE=$(PROFILE)' first."; exit 1; }
 	@echo "http://localhost:$(PORT) (Ctrl+C stops it)"
-	@python3 -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
+	@$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory $(SITE)
 
 bench: $(READY)  ## speed beside plain Keras, in one run
 	@$(BIN)/python benchmarks/bench_fit.py

@@ -12,6 +12,8 @@ import book
 import psutil
 import pytest
 
+from trainwell import runtime
+
 ROOT = Path(__file__).resolve().parent.parent
 HEADER = (
     "---\nfile_format: mystnb\nkernelspec:\n  name: python3\n  display_name: Python 3\n"
@@ -62,6 +64,8 @@ def test_a_page_is_executed_once_and_then_comes_from_the_cache(course: Path) -> 
     assert "42" in html
     (record,) = json.loads((course / "_build/claims.json").read_text())
     assert (record["page"], record["title"], record["status"]) == ("page", "A page", "held")
+    circumstances = json.loads((course / "_build/runs.json").read_text())["build"]
+    assert circumstances["Computed on"] == runtime.device()
 
     assert (course / "count.txt").read_text() == "."
     before = (course / "_build/html/page.html").stat().st_mtime_ns
@@ -111,8 +115,32 @@ def test_memory_is_counted_where_a_process_may_not_look_into_others(
         raise psutil.AccessDenied(process.pid)
 
     monkeypatch.setattr(psutil.Process, "memory_full_info", denied)
-    assert book.memory_of(psutil.Process()) == pytest.approx(psutil.Process().memory_info().rss, 0.1)
+    assert book.memory_of(psutil.Process()) == pytest.approx(
+        psutil.Process().memory_info().rss, 0.1
+    )
     assert book.used_by(os.getpid())[1] > 1e6
+
+
+def commands_of(tmp_path: Path, *arguments: str, user: int = 1000) -> str:
+    """Return what `make` would run, called by the user of this number."""
+    (tmp_path / "id").write_text(f"#!/bin/sh\necho {user}\n")
+    (tmp_path / "id").chmod(0o755)
+    path = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    command = ["make", "-n", "-C", str(ROOT), *arguments]
+    return subprocess.run(command, env=path, capture_output=True, text=True, check=True).stdout
+
+
+def test_make_serves_the_book_of_the_profile(tmp_path: Path) -> None:
+    for profile, folder in [("full", "_build/html"), ("quick", "_build/quick/html")]:
+        commands = commands_of(tmp_path, "serve", f"PROFILE={profile}", "PORT=8123")
+        server = ".venv/bin/python -m http.server 8123 --bind 127.0.0.1"
+        assert f"{server} --directory {folder}\n" in commands
+        assert f"test -f {folder}/index.html" in commands
+
+
+def test_make_lab_lets_root_in_and_gives_no_one_else_that_option(tmp_path: Path) -> None:
+    assert "jupyter lab --notebook-dir=. --allow-root" in commands_of(tmp_path, "lab", user=0)
+    assert "--allow-root" not in commands_of(tmp_path, "lab", user=1000)
 
 
 def test_a_page_says_how_long_it_runs() -> None:

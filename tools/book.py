@@ -262,14 +262,30 @@ def claims_of(notebook: Any) -> list[dict[str, Any]]:
     return [output["data"][CLAIM] for output in outputs if CLAIM in output.get("data", {})]
 
 
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep from the terminal what TensorFlow logs when it starts, whatever one sets."""
+    terminal = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(terminal, 2)
+        os.close(terminal)
+
+
 def circumstances(claims: list[dict[str, Any]]) -> dict[str, str]:
     """Return what the book was built with, in words: profile, machine, versions and data."""
+    with quiet():
+        device = runtime.device()
     memory = psutil.virtual_memory().total / 2**30
     versions = [f"{name} {metadata.version(name)}" for name in VERSIONS_TOLD]
     return {
         "Profile": runtime.profile(),
         "Machine": f"{platform.system()} on {platform.machine()}, {runtime.cores()} cores, "
         f"{memory:.0f} GiB of memory",
+        "Computed on": device,
         "Pages at once": str(PAGES_AT_ONCE),
         "Versions": ", ".join([f"Python {platform.python_version()}", *versions]),
         "Data": "; ".join(sorted({claim["source"] for claim in claims if claim["source"]})),
@@ -349,18 +365,6 @@ def execute_pages(cache: JupyterCacheAbstract) -> None:
     print(f"{len(claims)} claims: {verdicts.count('held')} held, the others not judged")
 
 
-def import_quietly(module: str) -> None:
-    """Import a module that logs its start to the terminal, whatever one sets: TensorFlow."""
-    terminal = os.dup(2)
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        importlib.import_module(module)
-    finally:
-        os.dup2(terminal, 2)
-        os.close(terminal)
-
-
 def build_site(cache_path: str) -> None:
     """Let Jupyter Book make the site from the cached outputs; a warning is an error."""
     looks = hashlib.sha256((ROOT / "_ext/course.py").read_bytes())
@@ -412,7 +416,8 @@ def main() -> None:
         except PageError as error:
             print(f"\n{error}", flush=True)
             sys.exit(1)
-        import_quietly("tensorflow")  # the API page imports it
+        with quiet():
+            importlib.import_module("tensorflow")  # the API page imports it
         build_site(str(cache.path))
         page = (SITE / "index.html").relative_to(ROOT)
         took = duration(time.perf_counter() - start)
