@@ -1,4 +1,7 @@
-"""Sizes in both profiles."""
+"""Sizes in both profiles; what stands in `runtime.py` alone."""
+
+import re
+from pathlib import Path
 
 import pytest
 
@@ -46,3 +49,10 @@ def test_an_unknown_profile_is_an_error(monkeypatch):
     monkeypatch.setenv("TRAINWELL_PROFILE", "fast")
     with pytest.raises(ValueError, match="'full' or 'quick', got 'fast'"):
         profile()
+
+
+def test_the_backend_is_imported_here_alone():
+    package = Path(__file__).parent.parent / "src" / "trainwell"
+    backend = re.compile(r"^\s*(import|from) (tensorflow|jax|keras\.src)\b", re.MULTILINE)
+    found = {p.name for p in package.rglob("*.py") if backend.search(p.read_text("utf-8"))}
+    assert found == {"runtime.py"}

@@ -7,6 +7,7 @@ for its sizes here.
 """
 
 import contextlib
+import functools
 import os
 import platform
 import sys
@@ -144,6 +145,26 @@ def graphs_as_written() -> Iterator[None]:
         yield
     finally:
         tf.config.optimizer.set_experimental_options({option: before})
+
+
+def shuffles_anew() -> bool:
+    """Return whether TensorFlow, having no seed, shuffles in another order in every epoch."""
+    from tensorflow.python.eager import context
+
+    return context.global_seed() is None
+
+
+def shuffled_once(x: Any, y: Any, size: int) -> Any:
+    """Return a TensorFlow dataset of blocks of `size` examples, shuffled as Keras would do it.
+
+    Every pass through it gives the same blocks, which it keeps.
+    """
+    import tensorflow as tf
+    from keras.src.trainers.data_adapters.array_data_adapter import ArrayDataAdapter
+
+    blocks = ArrayDataAdapter(x, y, batch_size=size, shuffle=True).get_tf_dataset()
+    datasets = map(tf.data.Dataset.from_tensors, blocks)
+    return functools.reduce(tf.data.Dataset.concatenate, datasets)
 
 
 def versions() -> dict[str, str]:

@@ -9,7 +9,6 @@ size.
 """
 
 import contextlib
-import functools
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +20,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from trainwell.runtime import graphs_as_written, show_progress
+from trainwell.runtime import graphs_as_written, show_progress, shuffled_once, shuffles_anew
 
 # Small beside any data set; larger blocks are no faster, and Ctrl+C waits for the end of one.
 BLOCK_BYTES = 2**23
@@ -186,20 +185,14 @@ def _can_train_in_blocks(model: Any) -> bool:
 
 def _in_blocks(x: Any, y: Any, batch_size: int) -> dict[str, Any]:
     """Return what Keras is to be fed: blocks of whole batches, in the order that it would take."""
-    import tensorflow as tf
-    from keras.src.trainers.data_adapters.array_data_adapter import ArrayDataAdapter
-    from tensorflow.python.eager import context
-
     size = batch_size * max(1, BLOCK_BYTES // (batch_size * np.asarray(x[:1]).nbytes))
-    if context.global_seed() is None or len(x) // size >= COPY_BLOCKS:
+    if shuffles_anew() or len(x) // size >= COPY_BLOCKS:
         # Keras shuffles anew in every epoch. Told how many blocks there are, it prepares the data
         # once an epoch, else twice.
         return {"x": x, "y": y, "batch_size": size, "steps_per_epoch": -(-len(x) // size)}
     # With a seed every epoch has the same order. Keras would still shuffle and cut in each, which
     # takes as long as training on a thousand examples: let it do so once.
-    blocks = ArrayDataAdapter(x, y, batch_size=size, shuffle=True).get_tf_dataset()
-    datasets = map(tf.data.Dataset.from_tensors, blocks)
-    return {"x": functools.reduce(tf.data.Dataset.concatenate, datasets), "shuffle": False}
+    return {"x": shuffled_once(x, y, size), "shuffle": False}
 
 
 @contextlib.contextmanager
