@@ -82,7 +82,7 @@ def operations_per_epoch() -> int:
     """Return the operations of the matrix products of an epoch, forward and backward."""
     layers = [inputs * outputs for inputs, outputs in itertools.pairwise(SIZES)]
     # A product each for the outputs, the gradient of the weights and that of the inputs, which
-    # the first layer needs not.
+    # the first layer does not need.
     return IMAGES * 2 * (3 * sum(layers) - layers[0])
 
 

@@ -99,7 +99,7 @@ def show(fig: Figure, *, alt: str, caption: str, data: Data | None = None) -> No
     """Show a figure as one inline SVG with its caption, and close it.
 
     Args:
-        fig: The figure, at most 6.4 inches wide.
+        fig: The figure, at most `MAX_WIDTH`, 6 inches, wide.
         alt: What a reader who can't see the figure needs to know.
         caption: What to see in it. The source of `data` is added.
         data: The data set that the figure shows.
