@@ -29,7 +29,7 @@ CLAIM = """
 ```{code-cell} python3
 import pandas as pd
 from trainwell.claims import claim, difference
-a, b = pd.Series([2.0, 2.1, 2.2]), pd.Series([1.0, 1.1, 1.2])
+a, b = pd.Series([2.0, 2.2, 2.1]), pd.Series([1.0, 1.1, 1.2])
 claim("Twos are more than ones.", difference(higher=a, lower=b))
 ```
 """

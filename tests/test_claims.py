@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from trainwell.claims import (
@@ -129,6 +129,7 @@ def test_sides_are_paired_by_seed_not_by_place():
 @few_examples
 def test_a_difference_and_its_opposite_never_both_hold(both, at_least):
     a, b = map(pd.Series, both)
+    assume(np.ptp(a - b) > 1e-6 * max(a.abs().max(), b.abs().max()))
     forward = status(difference(higher=a, lower=b, at_least=at_least))
     backward = status(difference(higher=b, lower=a, at_least=at_least))
     assert "failed" in {forward, backward}
@@ -138,6 +139,8 @@ def test_a_difference_and_its_opposite_never_both_hold(both, at_least):
 @few_examples
 def test_the_order_of_the_seeds_does_not_matter(both, random, margin):
     a, b = map(pd.Series, both)
+    assume(np.ptp(a - b) > 1e-6 * max(a.abs().max(), b.abs().max()))
+    assume(margin < max(a.max(), b.max()))
     mixed = list(a.index)
     random.shuffle(mixed)
     for kind in [
@@ -268,6 +271,31 @@ def test_claim_whose_opposite_would_hold_too():
         claim("Large numbers are equal.", equivalence(a, a.copy(), margin=1))
 
 
+@pytest.mark.parametrize("moved", [0.1, -0.25])
+def test_a_side_that_is_the_other_moved_by_a_number(moved, capsys):
+    made = HIGH + moved
+    for higher, lower in [(HIGH, made), (made, HIGH)]:
+        evidence = difference(higher=higher, lower=lower)
+        with pytest.raises(ClaimError, match=r"differ by -?0\.\d+ for every seed.*Run both"):
+            claim("One is higher.", evidence)
+        claim("Not judged.", evidence, data=Songs(stand_in=True))
+    # Counts may well differ by the same number, and one seed of five tells the sides apart.
+    assert status(difference(higher=series(5, 7, 6), lower=series(2, 4, 3))) == "held"
+    made[4] += 1e-6
+    lower, higher = sorted([HIGH, made], key=sum)
+    assert status(difference(higher=higher, lower=lower)) == "held"
+
+
+def test_a_margin_that_no_side_can_leave():
+    losses = HIGH / 100
+    with pytest.raises(ClaimError, match=r"margin 0\.06 is larger.*largest is 0\.056.*small"):
+        claim("Both lose as much.", equivalence(losses, LOW / 100, margin=0.06))
+    assert status(equivalence(losses, LOW / 100, margin=0.05)) == "held"
+    # Of logarithms, a 0 is no nothing: it says 'as large as'.
+    ratios = series(-0.1, 0.2, -0.3)
+    assert status(equivalence(ratios, 0 * ratios, margin=1)) == "held"
+
+
 @pytest.mark.parametrize("sentence", ["", "  \n"])
 def test_empty_sentence(sentence):
     with pytest.raises(ClaimError, match="sentence is empty"):
@@ -283,6 +311,9 @@ def test_evidence_of_no_kind():
 
 
 def test_quick_profile_is_not_judged(quick, capsys):
+    claim("One seed.", difference(higher=HIGH[:1], lower=LOW[:1]))
+    claim("A short run.", equivalence(LOW / 100, HIGH / 100, margin=1))
+    assert capsys.readouterr().out.count("Not judged (quick profile)") == 2
     claim("Two seeds.", difference(higher=LOW[:2], lower=HIGH[:2]))
     assert "Not judged (quick profile): Two seeds. 0 of 2 seeds" in capsys.readouterr().out
     claim("A fact.", fact(1, 2))

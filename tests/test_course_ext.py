@@ -70,7 +70,7 @@ def cells(page, name="tw-claims"):
 
 def test_table_of_claims(book):
     a = pd.Series([1.0, 2.0, 3.0])
-    b = pd.Series([0.5, 1.5, 2.5])
+    b = pd.Series([0.5, 1.5, 2.0])
     records = [
         record("a > b & so on.", difference(higher=a, lower=b)),
         record("One is two.", fact(1, 2), source="a simulation", stand_in=True),

@@ -45,6 +45,8 @@ CONFIDENCE = 0.95
 EXACT_SEEDS = 6
 # An odd count, so that both ends of the interval fall on mirrored resamples.
 RESAMPLES = 9_999
+# What an addition loses of a number, and more: a difference of runs varies by more than that.
+ROUNDING = 1e-12
 
 Array = npt.NDArray[np.float64]
 Record = dict[str, Any]
@@ -156,7 +158,9 @@ def claim(sentence: str, evidence: Evidence, *, data: Data | None = None) -> Non
         data: The data set that the evidence comes from, to name its source.
 
     Raises:
-        ClaimError: If the sentence is empty, or the claim can't fail on this evidence.
+        ClaimError: If the sentence is empty, or the claim can't fail on this evidence: its
+            opposite would hold too; one side of a difference is the other moved by one number;
+            or the margin of an equivalence is larger than every number of its sides.
         ClaimFailed: If the claim is judged and does not hold.
     """
     record = make_record(sentence, evidence, data)
@@ -189,6 +193,7 @@ def make_record(sentence: str, evidence: Evidence, data: Data | None = None) -> 
     elif data is not None and data.stand_in:
         status, reason = "not judged", "stand-in data"
     else:
+        _check_arms(evidence)
         status, reason = "held" if holds else "failed", None
     return {
         "id": _identifier(sentence),
@@ -339,6 +344,35 @@ def _opposite(evidence: Evidence) -> Evidence:
     else:
         values["value"] += 3 * parameters["tolerance"] or 1
     return Evidence(evidence.kind, values, parameters)
+
+
+def _check_arms(evidence: Evidence) -> None:
+    """Refuse two sides that can't decide a claim, whatever the runs were.
+
+    Raises:
+        ClaimError: If the sides differ by the same number for every seed, or no number that a
+            side has is as large as the margin.
+    """
+    if evidence.kind == "fact":
+        return
+    numbers = np.array([values for arm, values in evidence.measured.items() if arm != "seed"])
+    gaps = _differences(evidence.measured)
+    # Counts, such as the epochs to a goal, may well differ by the same whole number.
+    counts = (numbers == np.round(numbers)).all()
+    same = np.ptp(gaps) <= ROUNDING * np.abs(numbers).max()
+    if evidence.kind == "difference" and gaps.any() and same and not counts:
+        raise ClaimError(
+            f"the sides differ by {gaps[0]:g} for every seed, to the last digit: one was made from "
+            "the other, not measured. Run both, or state what always holds with fact()."
+        )
+    # Where numbers may be negative, as logarithms and gaps are, zero is a value like any other.
+    margin = evidence.parameters.get("margin", 0.0)
+    if (numbers >= 0).all() and margin > numbers.max():
+        raise ClaimError(
+            f"margin {margin:g} is larger than every number of both sides, the largest is "
+            f"{numbers.max():g}: a side of zeros would pass. Choose a margin that is small "
+            "beside the numbers."
+        )
 
 
 def _differences(values: Mapping[str, Any]) -> Array:
