@@ -1,7 +1,7 @@
 """Check the text of the pages: numbers, figures, glue keys and citations.
 
 A decimal in the text must come from a run (`{glue:}`) or from a paper (a `{cite}` in the same
-paragraph). A figure has alt text. A glue key that the text uses is glued on the page. A method
+sentence). A figure has alt text. A glue key that the text uses is glued on the page. A method
 that a chapter names is cited there: `references.bib` lists, in its field `keywords`, the method
 names that an entry introduces.
 """
@@ -19,9 +19,17 @@ from myst_parser.parsers.mdit import create_md_parser
 from pybtex.database import parse_file
 
 ROOT = Path(__file__).resolve().parent.parent
-# A decimal (0.5, .5), but neither a section number (11.4, 11.4.2) nor a part of a word.
+# A decimal (0.5, .5), but no part of a word or of a longer number (11.4.2).
 DECIMAL = re.compile(r"(?<![\w.])\d*\.\d+(?![\w.]*\.\d)(?!\w)")
-SECTION = re.compile(r"\b11\.\d(\.\d)?\b")
+# What stands for a citation in a sentence, and for anything else that is no text: code, a link.
+CITED, OTHER = "\N{REFERENCE MARK}", "\N{OBJECT REPLACEMENT CHARACTER}"
+# A sentence may end before its citation.
+SENTENCE_END = re.compile(rf"(?<=[.!?])\s+(?!{CITED})")
+# 11.4 is a section where nothing that it could count follows, and what is before it says so.
+SECTION = re.compile(
+    rf"\b11\.[3-5]\.\d\b|(?:^|[({OTHER}]|\b(?:on|[Ss]ections?|[Pp]ages?|[Cc]hapters?) )"
+    rf"11\.[3-5](?:(?: to| and|,) 11\.[3-5])*(?=$|[).,:;?{OTHER}](?!\d)| [A-Z][a-z])"
+)
 NO_PROSE = {"code-cell", "math", "code-block", "bibliography", "toctree"}
 PARSER = create_md_parser(
     MdParserConfig(
@@ -47,15 +55,22 @@ def blocks(text: str, first_line: int = 1) -> Iterator[tuple[int, Token]]:
             yield from blocks(token.content, line + 1)
 
 
+def as_text(child: Token) -> str:
+    """Return a piece of a paragraph as it counts in a sentence."""
+    if child.type in ("softbreak", "hardbreak"):
+        return " "
+    if child.type == "myst_role" and "cite" in child.meta["name"]:
+        return CITED
+    return child.content if child.type == "text" else OTHER
+
+
 def check_numbers(line: int, token: Token) -> Iterator[str]:
     if token.type != "inline":
         return
-    children = token.children or []
-    cited = any(c.type == "myst_role" and "cite" in c.meta["name"] for c in children)
-    for child in children:
-        if child.type == "text" and not cited:
-            for match in DECIMAL.finditer(SECTION.sub("", child.content)):
-                yield f"{line}: {match[0]} is neither glued nor cited: {child.content.strip()[:60]}"
+    for sentence in SENTENCE_END.split("".join(map(as_text, token.children or []))):
+        if CITED not in sentence:
+            for match in DECIMAL.finditer(SECTION.sub("", sentence)):
+                yield f"{line}: {match[0]} is neither glued nor cited: {sentence.strip()[:60]}"
 
 
 def check_alt_text(line: int, token: Token) -> Iterator[str]:
