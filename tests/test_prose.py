@@ -39,6 +39,7 @@ def test_finds(text: str, problem: str) -> None:
     "text",
     [
         "Section 11.4.2 is in section 11.4.",
+        "The pages 11.4.2, 11.4.3 and 11.5.",
         "# 11.4 Regularization",
         "The slides on 11.3 to 11.5, also on 11.3, and *optimizers* (11.4) in [11.5](page.md).",
         "The ratio is 0.62. {cite}`li2019` Next.",

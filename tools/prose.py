@@ -26,9 +26,10 @@ CITED, OTHER = "\N{REFERENCE MARK}", "\N{OBJECT REPLACEMENT CHARACTER}"
 # A sentence may end before its citation.
 SENTENCE_END = re.compile(rf"(?<=[.!?])\s+(?!{CITED})")
 # 11.4 is a section where nothing that it could count follows, and what is before it says so.
+NUMBER = r"11\.[3-5](?:\.\d)?"
 SECTION = re.compile(
     rf"\b11\.[3-5]\.\d\b|(?:^|[({OTHER}]|\b(?:on|[Ss]ections?|[Pp]ages?|[Cc]hapters?) )"
-    rf"11\.[3-5](?:(?: to| and|,) 11\.[3-5])*(?=$|[).,:;?{OTHER}](?!\d)| [A-Z][a-z])"
+    rf"{NUMBER}(?:(?: to| and|,) {NUMBER})*(?=$|[).,:;?{OTHER}](?!\d)| [A-Z][a-z])"
 )
 NO_PROSE = {"code-cell", "math", "code-block", "bibliography", "toctree"}
 PARSER = create_md_parser(
