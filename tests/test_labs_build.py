@@ -452,6 +452,63 @@ MISTAKES_3 = [
     (5, "(k - first + 1)", "(k + 1)"),
     (5, "range(first + 1,", "range(1,"),
 ]
+MISTAKES_7 = [
+    (1, "values.std(axis=0)", "values.std(axis=0, ddof=1)"),
+    (1, "np.where(std > 0, std, 1.0)", "std"),
+    (1, "& (x.min(axis=0) >= 0)", ""),
+    (1, "(skew > 1) & ", ""),
+    (1, "np.log1p(", "np.log(1e-3 + "),
+    (1, "mean, std = bent(x).mean(axis=0), spread(bent(x))", "mean, std = x.mean(0), spread(x)"),
+    (1, "(bent(rows) - mean) / std", "(bent(rows) - bent(rows).mean(0)) / spread(bent(rows))"),
+    (2, "len(order) - cuts[-1] == 1", "len(order) - cuts[-1] < size"),
+    (2, "len(order) - cuts[-1] == 1", "False"),
+    (2, "np.split(order, cuts[1:])", "np.array_split(order, max(1, len(order) // size))"),
+    (3, "by_n - by_n.mean(axis=0) - n * along", "by_n"),
+    (3, "- n * along", ""),
+    (3, "(by_n * n).mean(axis=0)", "(by_n * n).sum(axis=0)"),
+    (3, "by_n = gamma * by_y", "by_n = by_y"),
+    (3, "np.sqrt(x.var(axis=0) + epsilon)", "np.sqrt(x.var(axis=0)) + epsilon"),
+    (3, "(by_y * n).sum", "(by_y * x).sum"),
+    (3, "by_y.sum(axis=0)", "by_y.mean(axis=0)"),
+    (4, "(variance - left) / (1 - left)", "variance / (1 - left)"),
+    (4, "(variance - left) / (1 - left)", "variance"),
+    (4, "momentum**steps", "momentum * steps"),
+    (4, "momentum**steps", "momentum ** (steps - 1)"),
+    (5, "np.sqrt(variance + epsilon)", "(np.sqrt(variance) + epsilon)"),
+    (5, "bias * scale + shift", "bias + shift"),
+    (5, "shift @ kernel + bias", "bias"),
+    (5, "shift @ kernel", "shift @ (scale[:, None] * kernel)"),
+    (5, "scale * mean", "mean"),
+    (6, "T95[count - 1]", "1.96"),
+    (6, "T95[count - 1]", "T95.get(count, 2.2)"),
+    (6, "ddof=1", "ddof=0"),
+    (6, " / np.sqrt(count)", ""),
+    (6, "apart.std(ddof=1)", "np.sqrt(np.var(a, ddof=1) + np.var(b, ddof=1))"),
+]
+MISTAKES_8 = [
+    (1, "np.array_split(order, k)", "np.split(order[: rows // k * k], k)"),
+    (1, "np.setdiff1d(order, valid)", "order"),
+    (1, "np.random.default_rng(seed).permutation(rows)", "np.arange(rows)"),
+    (1, "for valid in parts]", "for valid in parts[1:]]"),
+    (2, "(len(left) + 1) // 2", "max(1, len(left) // 2)"),
+    (2, "epochs *= 2", ""),
+    (2, "spent += epochs * len(left)", "spent += epochs"),
+    (
+        2,
+        "while len(left) > 1:",
+        "while True:\n        if spent and len(left) == 1:\n            break",
+    ),
+    (2, 'np.argsort(errors, kind="stable")', "np.argsort(errors)[::-1]"),
+    (3, "ddof=1", "ddof=0"),
+    (3, " / np.sqrt(errors.shape[1])", ""),
+    (3, "means <= means[best] + reach", "means <= means[best]"),
+    (3, "errors[best].std(ddof=1)", "errors.std(ddof=1)"),
+    (4, "-drawn[:, 0].mean()", "-drawn[:, 0].min()"),
+    (4, "drawn[:, 1] - drawn[:, 0]", "drawn[:, -1] - drawn[:, 0]"),
+    (4, "scale=s", "scale=s**2"),
+    (5, "np.mean(several, axis=0)", "np.full(len(x_new), y_train.mean())"),
+    (5, "np.mean(several, axis=0)", "np.mean(several, axis=0)[:, None]"),
+]
 MISTAKES_6 = [
     (1, "scale * (before > 0)", "(before > 0)"),
     (1, "scale * (before > 0)", "scale"),
@@ -478,6 +535,8 @@ MISTAKES_6 = [
 ]
 MISTAKES = [("lab_3_optimizers", *row) for row in MISTAKES_3]
 MISTAKES += [("lab_6_dropout", *row) for row in MISTAKES_6]
+MISTAKES += [("lab_7_tabular", *row) for row in MISTAKES_7]
+MISTAKES += [("lab_8_competition", *row) for row in MISTAKES_8]
 
 
 @pytest.mark.parametrize(("name", "exercise", "right", "wrong"), MISTAKES)
@@ -529,3 +588,25 @@ def test_what_the_model_answer_of_lab_6_says_is_true() -> None:
             assert gap < 0.8 * min(left, right)
         assert 0.8 < wide[600, 0.2].mean() / wide[60, 0.2].mean() < 1.25
         assert wide[60, 0.05].mean() < 0.75 * wide[60, 0.2].mean()
+
+
+def test_what_the_model_answer_of_lab_7_says_is_true() -> None:
+    _, names = lab_and_names("lab_7_tabular")
+    curve, interval, final_error = (names[name] for name in ("curve", "interval", "final_error"))
+    first = {
+        version: np.mean([curve(version, seed, epochs=1)[0] for seed in range(3)])
+        for version in ("scaler", "first", "first, cleaned")
+    }
+    assert first["first"] > 5 * first["scaler"]
+    assert 0.8 < first["first, cleaned"] / first["scaler"] < 1.25
+    with_norm, without = (
+        [final_error(norm, 2, seed) for seed in range(5)] for norm in ("inside", "none")
+    )
+    assert interval(with_norm, without)[0] > names["WORTH"]
+
+
+def test_the_solution_of_lab_8_gets_all_points_in_every_competition() -> None:
+    from trainwell.labs.competition import hold
+
+    _, names = lab_and_names("lab_8_competition")
+    assert [hold(names["compete"], seed) for seed in range(20, 24)] == [10] * 4
