@@ -204,6 +204,9 @@ def test_the_grader_holds_it_outside_the_box(tmp_path: Path) -> None:
     assert "linear" in json.dumps(cell.outputs)
     page = (tmp_path / "out" / "report.html").read_text()
     assert "<h2>Competition</h2>" in page
+    pages = [path.read_text() for path in (tmp_path / "out" / "feedback").iterdir()]
+    assert len(pages) == len(ANSWERS)
+    assert not any(str(secret) in text for text in pages)  # what students get back
     assert "shared" in page
     assert "<em>the recipe</em>" in page
     # Run again, it is the same competition, and nothing is graded twice.
