@@ -433,6 +433,40 @@ def lab_and_names(name: str) -> tuple[Lab, dict[str, Any]]:
 
 
 # What students get wrong: the exercise, the right words and theirs.
+MISTAKES_2 = [
+    (1, "np.mean(activation(z) ** 2)", "np.var(activation(z))"),
+    (1, "spread**2 / np.mean", "1 / np.mean"),
+    (1, "z = spread * np", "z = np"),
+    (1, "1_000_000", "100"),
+    (2, "drawn / CUT", "drawn"),
+    (2, "drawn / CUT", "drawn * CUT"),
+    (2, "np.prod(shape[:-1])", "shape[-2]"),
+    (2, "np.prod(shape[:-1])", "shape[-1]"),
+    (2, "np.sqrt(scale / fan_in)", "scale / fan_in"),
+    (2, "drawn[beyond] = rng.standard_normal(beyond.sum())", "drawn = np.clip(drawn, -2, 2)"),
+    (2, "rng.standard_normal(shape)", "np.random.standard_normal(shape)"),
+    (2, "np.abs(drawn) > 2", "np.abs(drawn) > 2 * CUT"),
+    (2, "np.abs(drawn) > 2", "np.abs(drawn) > 20"),
+    (3, "[w1, b1[None, :], w2.T]", "[w1]"),
+    (3, "[w1, b1[None, :], w2.T]", "[w1, b1[None, :]]"),
+    (3, "[w1, b1[None, :], w2.T]", "[w1, w2.T]"),
+    (3, "axis=1).shape[1]", "axis=0).shape[0]"),
+    (4, "scaled[:, None]", "scaled"),
+    (4, "b - mean @ new", "b"),
+    (4, "b - mean @ new", "b + mean @ new"),
+    (4, "b - mean @ new", "b - mean @ w"),
+    (4, "std(axis=0)", "std(axis=0, ddof=1)"),
+    (4, "std(axis=0)", "std()"),
+    (4, "np.where(constant, 0, 1 / ", "(1 / "),
+    (5, "mean / (1 - left), (variance - left) / (1 - left)", "mean, variance"),
+    (5, "(variance - left)", "variance"),
+    (5, "(variance - left) / (1 - left)", "variance"),
+    (5, "momentum * mean + (1 - momentum)", "(1 - momentum) * mean + momentum"),
+    (5, "len(batches)", "sum(len(batch) for batch in batches)"),
+    (5, "var(axis=axes)", "var(axis=axes, ddof=1)"),
+    (5, "np.sqrt(variance + epsilon)", "(np.sqrt(variance) + epsilon)"),
+    (5, "tuple(range(batch.ndim - 1))", "0"),
+]
 MISTAKES_3 = [
     (1, "loss(up) - loss(down)) / (2 * h)", "loss(up) - loss(w)) / h"),
     (1, "w.copy(), w.copy()", "w, w.copy()"),
@@ -477,6 +511,7 @@ MISTAKES_6 = [
     (5, "np.mean(", "np.sum("),
 ]
 MISTAKES = [("lab_3_optimizers", *row) for row in MISTAKES_3]
+MISTAKES += [("lab_2_initialization", *row) for row in MISTAKES_2]
 MISTAKES += [("lab_6_dropout", *row) for row in MISTAKES_6]
 
 
@@ -493,6 +528,23 @@ def test_a_held_back_check_finds_a_mistake(
     for seed in range(3):
         with pytest.raises(AssertionError), np.errstate(all="ignore"):
             exec(building.seeded(check, seed) or "", mine)
+
+
+def test_what_the_model_answer_of_lab_2_says_is_true() -> None:
+    _, names = lab_and_names("lab_2_initialization")
+    spreads: Callable[[Any, float, float, int], Any] = names["spreads"]
+    for name, activation in names["ACTIVATIONS"].items():
+        scale = names["scale_for"](activation)
+        for seed in range(3):
+            ends = [spreads(activation, scale, first, seed)[-1] for first in (0.5, 1.0, 2.0)]
+            if name == "tanh":
+                assert max(ends) < 1.1 * min(ends)
+            elif name == "ReLU":
+                np.testing.assert_allclose(np.array(ends) / ends[1], [0.5, 1.0, 2.0])
+            else:
+                assert ends[0] < 0.01
+                assert ends[1] > 5
+                assert ends[2] > 100
 
 
 def test_what_the_model_answer_of_lab_3_says_is_true() -> None:
