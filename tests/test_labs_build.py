@@ -486,6 +486,37 @@ MISTAKES_3 = [
     (5, "(k - first + 1)", "(k + 1)"),
     (5, "range(first + 1,", "range(1,"),
 ]
+MISTAKES_5 = [
+    (1, "rate * l1", "l1"),
+    (1, "rate * l2", "l2"),
+    (1, "2 * rate * l2", "rate * l2"),
+    (1, "left / (1 + 2 * rate * l2)", "left * (1 - 2 * rate * l2)"),
+    (1, "np.sign(a) * left", "left"),
+    (2, "-2 * x.T", "-x.T"),
+    (2, "(y - y.mean())", "y"),
+    (2, "/ len(x)", ""),
+    (2, "np.abs(gradient).max()", "gradient.max()"),
+    (2, "np.abs(gradient).max()", "np.abs(gradient).sum()"),
+    (3, "rate * strength", "strength"),
+    (3, "np.sign(w) * np.maximum(np.abs(w) - rate * strength, 0)", "w"),
+    (3, "error.mean()", "(error.mean() + strength * np.sign(b))"),
+    (3, "x.T @ error / len(x)", "x.T @ error"),
+    (4, " / np.sqrt(losses.shape[1])", ""),
+    (4, "np.max(", "np.min("),
+    (4, "strengths[good]", "strengths[best]"),
+    (4, "+ error", "+ 0"),
+    (4, "means = losses", "losses = np.nan_to_num(losses)\n    means = losses"),
+    (5, "2 * l2 * w", "l2 * w"),
+    (5, "optimizer.learning_rate * decay", "decay"),
+    (5, "w - beside, g + 2 * l2 * w", "w, g + (2 * l2 + decay) * w"),
+    (5, "2 * l2 * w)", "2 * l2 * w) * (1 - optimizer.learning_rate * decay)"),
+    (5, "w - beside, g + 2", "w, g + 2"),
+    (5, "w.ndim < 2", "w.ndim < 1"),
+    (6, "(1 - w / before) / rate", "2 * l2"),
+    (6, "(1 - w / before) / rate", "l2 / (1 - momentum)"),
+    (6, "(1 - w / before) / rate", "2 * l2 * (1 - momentum)"),
+    (6, "range(1_000)", "range(2)"),
+]
 MISTAKES_6 = [
     (1, "scale * (before > 0)", "(before > 0)"),
     (1, "scale * (before > 0)", "scale"),
@@ -512,6 +543,7 @@ MISTAKES_6 = [
 ]
 MISTAKES = [("lab_3_optimizers", *row) for row in MISTAKES_3]
 MISTAKES += [("lab_2_initialization", *row) for row in MISTAKES_2]
+MISTAKES += [("lab_5_penalties", *row) for row in MISTAKES_5]
 MISTAKES += [("lab_6_dropout", *row) for row in MISTAKES_6]
 
 
@@ -560,6 +592,15 @@ def test_what_the_model_answer_of_lab_3_says_is_true() -> None:
     assert order == [(0.05, "mean"), (0.002, "last"), (0.002, "mean"), (0.05, "last")]
     for near, far in itertools.pairwise(order):
         assert ends[near] < 0.75 * ends[far]
+
+
+def test_what_the_model_answer_of_lab_5_says_is_true() -> None:
+    _, names = lab_and_names("lab_5_penalties")
+    for seed in range(2):
+        quiet, middle, loud = names["follow"](l2=0.05, seed=seed)[-1]
+        assert max(abs(quiet), abs(middle)) < 0.1
+        assert loud > 0.6
+        np.testing.assert_allclose(names["follow"](decay=0.5, seed=seed)[-1], 0.22, atol=0.05)
 
 
 def test_what_the_model_answer_of_lab_6_says_is_true() -> None:
