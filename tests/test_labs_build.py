@@ -433,6 +433,40 @@ def lab_and_names(name: str) -> tuple[Lab, dict[str, Any]]:
 
 
 # What students get wrong: the exercise, the right words and theirs.
+MISTAKES_2 = [
+    (1, "np.mean(activation(z) ** 2)", "np.var(activation(z))"),
+    (1, "spread**2 / np.mean", "1 / np.mean"),
+    (1, "z = spread * np", "z = np"),
+    (1, "1_000_000", "100"),
+    (2, "drawn / CUT", "drawn"),
+    (2, "drawn / CUT", "drawn * CUT"),
+    (2, "np.prod(shape[:-1])", "shape[-2]"),
+    (2, "np.prod(shape[:-1])", "shape[-1]"),
+    (2, "np.sqrt(scale / fan_in)", "scale / fan_in"),
+    (2, "drawn[beyond] = rng.standard_normal(beyond.sum())", "drawn = np.clip(drawn, -2, 2)"),
+    (2, "rng.standard_normal(shape)", "np.random.standard_normal(shape)"),
+    (2, "np.abs(drawn) > 2", "np.abs(drawn) > 2 * CUT"),
+    (2, "np.abs(drawn) > 2", "np.abs(drawn) > 20"),
+    (3, "[w1, b1[None, :], w2.T]", "[w1]"),
+    (3, "[w1, b1[None, :], w2.T]", "[w1, b1[None, :]]"),
+    (3, "[w1, b1[None, :], w2.T]", "[w1, w2.T]"),
+    (3, "axis=1).shape[1]", "axis=0).shape[0]"),
+    (4, "scaled[:, None]", "scaled"),
+    (4, "b - mean @ new", "b"),
+    (4, "b - mean @ new", "b + mean @ new"),
+    (4, "b - mean @ new", "b - mean @ w"),
+    (4, "std(axis=0)", "std(axis=0, ddof=1)"),
+    (4, "std(axis=0)", "std()"),
+    (4, "np.where(constant, 0, 1 / ", "(1 / "),
+    (5, "mean / (1 - left), (variance - left) / (1 - left)", "mean, variance"),
+    (5, "(variance - left)", "variance"),
+    (5, "(variance - left) / (1 - left)", "variance"),
+    (5, "momentum * mean + (1 - momentum)", "(1 - momentum) * mean + momentum"),
+    (5, "len(batches)", "sum(len(batch) for batch in batches)"),
+    (5, "var(axis=axes)", "var(axis=axes, ddof=1)"),
+    (5, "np.sqrt(variance + epsilon)", "(np.sqrt(variance) + epsilon)"),
+    (5, "tuple(range(batch.ndim - 1))", "0"),
+]
 MISTAKES_3 = [
     (1, "loss(up) - loss(down)) / (2 * h)", "loss(up) - loss(w)) / h"),
     (1, "w.copy(), w.copy()", "w, w.copy()"),
@@ -509,6 +543,37 @@ MISTAKES_8 = [
     (5, "np.mean(several, axis=0)", "np.full(len(x_new), y_train.mean())"),
     (5, "np.mean(several, axis=0)", "np.mean(several, axis=0)[:, None]"),
 ]
+MISTAKES_5 = [
+    (1, "rate * l1", "l1"),
+    (1, "rate * l2", "l2"),
+    (1, "2 * rate * l2", "rate * l2"),
+    (1, "left / (1 + 2 * rate * l2)", "left * (1 - 2 * rate * l2)"),
+    (1, "np.sign(a) * left", "left"),
+    (2, "-2 * x.T", "-x.T"),
+    (2, "(y - y.mean())", "y"),
+    (2, "/ len(x)", ""),
+    (2, "np.abs(gradient).max()", "gradient.max()"),
+    (2, "np.abs(gradient).max()", "np.abs(gradient).sum()"),
+    (3, "rate * strength", "strength"),
+    (3, "np.sign(w) * np.maximum(np.abs(w) - rate * strength, 0)", "w"),
+    (3, "error.mean()", "(error.mean() + strength * np.sign(b))"),
+    (3, "x.T @ error / len(x)", "x.T @ error"),
+    (4, " / np.sqrt(losses.shape[1])", ""),
+    (4, "np.max(", "np.min("),
+    (4, "strengths[good]", "strengths[best]"),
+    (4, "+ error", "+ 0"),
+    (4, "means = losses", "losses = np.nan_to_num(losses)\n    means = losses"),
+    (5, "2 * l2 * w", "l2 * w"),
+    (5, "optimizer.learning_rate * decay", "decay"),
+    (5, "w - beside, g + 2 * l2 * w", "w, g + (2 * l2 + decay) * w"),
+    (5, "2 * l2 * w)", "2 * l2 * w) * (1 - optimizer.learning_rate * decay)"),
+    (5, "w - beside, g + 2", "w, g + 2"),
+    (5, "w.ndim < 2", "w.ndim < 1"),
+    (6, "(1 - w / before) / rate", "2 * l2"),
+    (6, "(1 - w / before) / rate", "l2 / (1 - momentum)"),
+    (6, "(1 - w / before) / rate", "2 * l2 * (1 - momentum)"),
+    (6, "range(1_000)", "range(2)"),
+]
 MISTAKES_6 = [
     (1, "scale * (before > 0)", "(before > 0)"),
     (1, "scale * (before > 0)", "scale"),
@@ -534,6 +599,8 @@ MISTAKES_6 = [
     (5, "np.mean(", "np.sum("),
 ]
 MISTAKES = [("lab_3_optimizers", *row) for row in MISTAKES_3]
+MISTAKES += [("lab_2_initialization", *row) for row in MISTAKES_2]
+MISTAKES += [("lab_5_penalties", *row) for row in MISTAKES_5]
 MISTAKES += [("lab_6_dropout", *row) for row in MISTAKES_6]
 MISTAKES += [("lab_7_tabular", *row) for row in MISTAKES_7]
 MISTAKES += [("lab_8_competition", *row) for row in MISTAKES_8]
@@ -554,6 +621,23 @@ def test_a_held_back_check_finds_a_mistake(
             exec(building.seeded(check, seed) or "", mine)
 
 
+def test_what_the_model_answer_of_lab_2_says_is_true() -> None:
+    _, names = lab_and_names("lab_2_initialization")
+    spreads: Callable[[Any, float, float, int], Any] = names["spreads"]
+    for name, activation in names["ACTIVATIONS"].items():
+        scale = names["scale_for"](activation)
+        for seed in range(3):
+            ends = [spreads(activation, scale, first, seed)[-1] for first in (0.5, 1.0, 2.0)]
+            if name == "tanh":
+                assert max(ends) < 1.1 * min(ends)
+            elif name == "ReLU":
+                np.testing.assert_allclose(np.array(ends) / ends[1], [0.5, 1.0, 2.0])
+            else:
+                assert ends[0] < 0.01
+                assert ends[1] > 5
+                assert ends[2] > 100
+
+
 def test_what_the_model_answer_of_lab_3_says_is_true() -> None:
     _, names = lab_and_names("lab_3_optimizers")
     noisy_paths: Callable[[float], Any] = names["noisy_paths"]
@@ -567,6 +651,15 @@ def test_what_the_model_answer_of_lab_3_says_is_true() -> None:
     assert order == [(0.05, "mean"), (0.002, "last"), (0.002, "mean"), (0.05, "last")]
     for near, far in itertools.pairwise(order):
         assert ends[near] < 0.75 * ends[far]
+
+
+def test_what_the_model_answer_of_lab_5_says_is_true() -> None:
+    _, names = lab_and_names("lab_5_penalties")
+    for seed in range(2):
+        quiet, middle, loud = names["follow"](l2=0.05, seed=seed)[-1]
+        assert max(abs(quiet), abs(middle)) < 0.1
+        assert loud > 0.6
+        np.testing.assert_allclose(names["follow"](decay=0.5, seed=seed)[-1], 0.22, atol=0.05)
 
 
 def test_what_the_model_answer_of_lab_6_says_is_true() -> None:
