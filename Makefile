@@ -12,7 +12,7 @@ export TF_CPP_MIN_LOG_LEVEL := 3
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help book test lab serve bench sabotage lint format relock clean
+.PHONY: help book test lab serve notebooks bench sabotage lint format relock clean
 
 help:  ## list the targets
 	@echo "Training Deep Networks Well"; echo
@@ -35,6 +35,9 @@ serve:  ## show the built book on http://localhost:8000 (PORT=...)
 	@test -f _build/html/index.html || { echo "There is no book yet: run 'make book' first."; exit 1; }
 	@echo "http://localhost:$(PORT) (Ctrl+C stops it)"
 	@python3 -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
+
+notebooks: $(READY)  ## the chapters as notebooks for Colab: _build/notebooks
+	@$(BIN)/python tools/notebooks.py
 
 bench: $(READY)  ## speed beside plain Keras, in one run
 	@$(BIN)/python benchmarks/bench_fit.py
