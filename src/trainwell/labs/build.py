@@ -100,11 +100,16 @@ def solution_notebook(lab: Lab, seed: int) -> Any:
     Raises:
         LabError: If the solution does not pass a check, or a blank does not fail it.
     """
-    nodes = [_node(lab, cell, seeded(cell, seed) or cell.solved()) for cell in lab.cells]
-    notebook = _notebook(lab, nodes)
+    notebook = solved_notebook(lab, seed)
     blanks = {c.id: c.blank() for c in lab.cells if c.kind == "answer"}
     solution_outputs(lab, notebook, blanks, lambda cell, other: seeded(cell, other) or "")
     return notebook
+
+
+def solved_notebook(lab: Lab, seed: int) -> Any:
+    """Return the notebook with solutions, all checks and rubrics, as it is before it runs."""
+    nodes = [_node(lab, cell, seeded(cell, seed) or cell.solved()) for cell in lab.cells]
+    return _notebook(lab, nodes)
 
 
 def page(lab: Lab) -> str:
