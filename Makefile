@@ -12,7 +12,7 @@ export TF_CPP_MIN_LOG_LEVEL := 3
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help book test lab serve notebooks bench sabotage lint format relock clean
+.PHONY: help book test lab serve notebooks release bench sabotage lint format relock clean
 
 help:  ## list the targets
 	@echo "Training Deep Networks Well"; echo
@@ -38,6 +38,9 @@ serve:  ## show the built book on http://localhost:8000 (PORT=...)
 
 notebooks: $(READY)  ## the chapters as notebooks for Colab: _build/notebooks
 	@$(BIN)/python tools/notebooks.py
+
+release: $(READY)  ## what people download: dist/ (SEED=4711 draws other held-back checks)
+	@$(BIN)/python tools/release.py --seed $(or $(SEED),0)
 
 bench: $(READY)  ## speed beside plain Keras, in one run
 	@$(BIN)/python benchmarks/bench_fit.py
