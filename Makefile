@@ -46,6 +46,7 @@ bench: $(READY)  ## speed beside plain Keras, in one run
 	@$(BIN)/python benchmarks/bench_fit.py
 	@$(BIN)/python benchmarks/bench_grid.py
 	@$(BIN)/python benchmarks/bench_mc_predict.py
+	@$(BIN)/python benchmarks/bench_grading.py --no-keep
 
 sabotage: $(READY)  ## swap the arms of every claim of the built book: each must fail
 	@$(BIN)/python -m trainwell sabotage _build/claims.json
