@@ -9,6 +9,8 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import notebooks
 import pytest
 from nbclient import NotebookClient
 from test_labs_build import LABS
+from traitlets.config import Config
 
 from trainwell.labs.build import solved_notebook
 from trainwell.labs.source import read_lab
@@ -24,7 +27,7 @@ from trainwell.labs.source import read_lab
 ROOT = Path(__file__).resolve().parent.parent
 COLAB = ROOT / "_build" / "colab"
 PYTHON = COLAB / "bin" / "python"
-# Both with the package's figures; one needs NumPy and Plotly, the other Keras.
+# One has Plotly's figures, the other Keras.
 CHAPTERS = ["chapters/11_3_0_surfaces", "chapters/f_1_models"]
 # What uv says when there is no index, and not when there is no such version.
 NO_INDEX = ["error sending request", "failed to fetch", "dns error", "network was disabled"]
@@ -73,9 +76,19 @@ def execute(kernels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> A
     monkeypatch.delenv("PYTHONPATH", raising=False)  # the wheel counts, not the checkout
 
     def run(notebook: Any) -> str:
-        resources = {"metadata": {"path": str(tmp_path)}}
-        client = NotebookClient(notebook, kernel_name="colab", timeout=300, resources=resources)
-        client.execute()
+        config = Config()
+        with tempfile.TemporaryDirectory() as sockets:
+            # The kernel talks through private files, not ports: no other program can collide.
+            config.KernelManager.transport = "ipc"
+            config.KernelManager.ip = f"{sockets}/kernel"
+            client = NotebookClient(
+                notebook,
+                config=config,
+                kernel_name="colab",
+                timeout=300,
+                resources={"metadata": {"path": str(tmp_path)}},
+            )
+            client.execute()
         setup = next(cell for cell in notebook.cells if cell.cell_type == "code")
         return "".join(output.text for output in setup.outputs)
 
@@ -83,8 +96,6 @@ def execute(kernels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> A
 
 
 def test_the_versions_are_colabs(kernels: Path) -> None:
-    import tomllib
-
     groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
     code = "import json, sys; from importlib.metadata import version\n"
     code += "print(json.dumps([version(name) for name in sys.argv[1:]]))"
