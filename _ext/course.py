@@ -1,13 +1,16 @@
-"""The course's Sphinx extension: the directives `{claims}` and `{runs}`.
+"""The course's Sphinx extension: the directives `{claims}` and `{runs}`, the role `{claim}`.
 
 `{claims}` is a table of every claim of the book. It reads the file `course_claims_file`, relative
 to the source folder: a list of the records that `trainwell.claims` writes, each with the `page` it
 stands on and that page's `title`.
 
+`{claim}` links words to a claim's box: "{claim}`more data <id>`". The claims page's links end in
+"#claim-" and the id. An id that no claim has is a warning, for then the sentence has changed.
+
 `{runs}` tells how the book was run. It reads `course_runs_file`: what the book was built with
 (`build`, texts by name), and what the execution of each page took (`pages`).
 
-A page with a directive is read again when its file changes.
+A page with one of them is read again when its file changes.
 
 The button that opens a page in Colab leads to a notebook of the repository `course_repository`, if
 that is on GitHub: a lab's on the branch `main`, a chapter's on the branch `notebooks`, which
@@ -22,7 +25,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.util import logging
-from sphinx.util.docutils import SphinxDirective
+from sphinx.util.docutils import ReferenceRole, SphinxDirective, SphinxRole
 
 CLAIM_COLUMNS = {"Page": 15, "Sentence": 35, "Evidence": 35, "Kind": 5, "State": 10}
 RUN_COLUMNS = {"Page": 55, "Time": 15, "Processor time": 15, "Memory": 15}
@@ -50,23 +53,26 @@ class Claims(SphinxDirective):
             record["kind"],
             record["status"] + reason,
         ]
-        row = _row([self.link(record), *(nodes.Text(text) for text in texts)])
+        link = _link_to(self, record, record["title"])
+        row = _row([link, *(nodes.Text(text) for text in texts)])
         row["classes"] = [f"tw-{record['kind']}", f"tw-{record['status'].replace(' ', '-')}"]
         return row
 
-    def link(self, record: dict[str, Any]) -> nodes.Node:
-        """Return a link to the claim's box, whose id Sphinx does not know: a cell wrote it."""
-        page = record["page"]
-        if page not in self.env.found_docs:
-            logger.warning(
-                "%s names the page %r, which the book does not have. Build the whole book again.",
-                self.config.course_claims_file,
-                page,
-                location=self.get_location(),
-            )
-            return nodes.Text(record["title"])
-        uri = self.env.app.builder.get_relative_uri(self.env.docname, page)
-        return nodes.reference("", record["title"], refuri=f"{uri}#{record['id']}", internal=True)
+
+class ClaimLink(ReferenceRole):
+    """Link words to the claim that backs them."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        records = _read(self, self.config.course_claims_file)
+        if records is None:  # nothing was executed yet
+            return [nodes.Text(self.title)], []
+        for record in records:
+            if record["id"] == f"claim-{self.target}":
+                return [_link_to(self, record, self.title)], []
+        message = "no claim of %s has the id 'claim-%s': its sentence may have changed."
+        name = self.config.course_claims_file
+        logger.warning(message, name, self.target, location=self.get_location())
+        return [nodes.Text(self.title)], []
 
 
 class Runs(SphinxDirective):
@@ -101,11 +107,28 @@ def _times(*seconds: float) -> list[str]:
     return [f"{int(s + 0.5) // 60}:{int(s + 0.5) % 60:02d}" for s in seconds]
 
 
-def _read(directive: SphinxDirective, name: str) -> Any:
+def _read(reader: SphinxDirective | SphinxRole, name: str) -> Any:
     """Return what the build wrote into a file, or None if it has not yet."""
-    directive.env.note_dependency(name)
-    path = Path(directive.env.srcdir, name)
+    reader.env.note_dependency(name)
+    path = Path(reader.env.srcdir, name)
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def _link_to(
+    reader: SphinxDirective | SphinxRole, record: dict[str, Any], title: str
+) -> nodes.Node:
+    """Return a link to a claim's box, whose id Sphinx does not know: a cell wrote it."""
+    page = record["page"]
+    if page not in reader.env.found_docs:
+        logger.warning(
+            "%s names the page %r, which the book does not have. Build the whole book again.",
+            reader.config.course_claims_file,
+            page,
+            location=reader.get_location(),
+        )
+        return nodes.Text(title)
+    uri = reader.env.app.builder.get_relative_uri(reader.env.docname, page)
+    return nodes.reference("", title, refuri=f"{uri}#{record['id']}", internal=True)
 
 
 def _table(columns: dict[str, int], rows: list[nodes.row], name: str) -> nodes.table:
@@ -180,6 +203,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_config_value("course_extension_key", "", "html", str)
     app.add_directive("claims", Claims)
     app.add_directive("runs", Runs)
+    app.add_role("claim", ClaimLink())
     app.connect("html-page-context", _mend_page, priority=900)
     app.connect("html-page-context", _add_colab_button, priority=900)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

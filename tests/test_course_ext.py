@@ -101,6 +101,22 @@ def test_table_of_claims(book):
     assert "tw-not-judged" in classes[2]
 
 
+def test_link_to_a_claim(book):
+    one = record("More data help.", fact(1, 1))
+    name = one["id"].removeprefix("claim-")
+    text = f"Claims\n======\n\n:claim:`more data <{name}>`, :claim:`less <less-abc123>`\n"
+    (book / "end.rst").write_text(text)
+    page, warnings, _ = build(book)  # before anything was executed
+    assert "<p>more data, less</p>" in page
+    assert warnings == ""
+    collect(book, [one])
+    page, warnings, _ = build(book)
+    link = f'<a class="reference internal" href="chapters/one.html#{one["id"]}">more data</a>'
+    assert f"<p>{link}, less</p>" in page
+    assert "end.rst" in warnings
+    assert "has the id 'claim-less-abc123'" in warnings
+
+
 def test_no_claims_yet(book):
     page, warnings, _ = build(book)
     assert "No claims collected yet" in page

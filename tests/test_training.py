@@ -59,8 +59,10 @@ class Recorder(keras.callbacks.Callback):
 
 # All 18 batches of an epoch in one block; 7, 7 and the 4 that remain; 9 and 9; one by one.
 @pytest.mark.parametrize(("batches_a_block", "blocks"), [(200, 1), (7, 3), (9, 2), (0, 18)])
-def test_the_weights_and_the_history_of_plain_keras(batches_a_block, blocks, monkeypatch):
+@pytest.mark.parametrize("copied", [True, False])
+def test_the_weights_and_the_history_of_plain_keras(batches_a_block, blocks, copied, monkeypatch):
     monkeypatch.setattr(training, "BLOCK_BYTES", batches_a_block * X[:BATCH].nbytes)
+    monkeypatch.setattr(training, "COPY_BLOCKS", 100 if copied else 0)
     plain, recorder = compiled(), Recorder()
     before = plain_fit(plain, validation_data=VALID)
     fast = compiled()
@@ -78,30 +80,38 @@ def test_the_weights_and_the_history_of_plain_keras(batches_a_block, blocks, mon
     assert not np.allclose(*[model.get_weights()[0] for model in (fast, compiled())])
 
 
-class KeepsInputs(keras.Model):
-    """Keeps the inputs of every step."""
+class LastTarget(keras.metrics.Metric):
+    """The last target of an epoch: it tells one order of the examples from another."""
 
     def __init__(self):
-        super().__init__()
-        self.dense, self.seen = keras.layers.Dense(1), []
+        super().__init__(name="last")
+        self.last = self.add_weight(shape=(), initializer="zeros")
 
-    def call(self, x):
-        return self.dense(x)
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        self.last.assign(y_true[-1, 0])
 
-    def train_step(self, data):
-        self.seen.append(np.ravel(data[0]).tolist())
-        return super().train_step(data)
+    def result(self):
+        return self.last + 0.0
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow's")
-def test_with_a_seed_keras_shuffles_once_for_all_epochs():
+@pytest.mark.parametrize("seed", [0, None])
+@pytest.mark.parametrize("fast", [True, False])
+def test_with_a_seed_one_order_in_all_epochs_else_a_new_one_in_each(seed, fast):
     """As the book says of its runs: a Keras that shuffles anew would make it untrue."""
-    keras.utils.set_random_seed(0)
-    x, model = np.arange(32.0)[:, None], KeepsInputs()
-    model.compile("sgd", "mse", run_eagerly=True)
-    model.fit(x, x, batch_size=32, epochs=3, verbose=0)
-    first, second, third = model.seen
-    assert first == second == third != sorted(first)
+    import tensorflow as tf
+
+    x = np.arange(100_000.0, dtype=np.float32)[:, None]
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse", metrics=[LastTarget()])
+    tf.random.set_seed(seed)
+    if fast:
+        fit(model, x, x, epochs=3, batch_size=10_000)
+    else:
+        model.fit(x, x, epochs=3, batch_size=10_000, verbose=0)
+    last = model.history.history["last"]
+    assert len(set(map(float, last))) == (3 if seed is None else 1)
+    assert last[0] != x[-1]
 
 
 def test_the_history_is_tidy():

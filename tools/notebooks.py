@@ -24,7 +24,7 @@ LINK = re.compile(r"\[(?P<text>[^\]]*)\]\((?:(?P<file>[^)#\s]+\.md)(#[^)]*)?|#[^
 IN_TEXT = [
     (re.compile(r"\{glue:text\}`([^`:]+)[^`]*`"), r"`\1`"),
     (re.compile(r"\{cite(?::t)?\}`([^`]+)`"), r"[\1]"),
-    (re.compile(r"\{ref\}`([^`<]+?) *<[^`]*`"), r"*\1*"),
+    (re.compile(r"\{(?:ref|claim)\}`([^`<]+?) *<[^`]*`"), r"*\1*"),
     (re.compile(r"^\([\w-]+\)=\n", re.MULTILINE), ""),
     (
         re.compile(r"^:::\{dropdown\} (.+)\n((?:.*\n)*?):::$", re.MULTILINE),

@@ -1,13 +1,15 @@
 """`fit`: Keras's fit made fast for small models, with a tidy history.
 
 Between two small training steps, Keras on TensorFlow spends more time in Python and in fetching
-the next batch than the step itself takes. `fit` has Keras fetch many batches as one block, and
-goes through the block inside TensorFlow. The batches are the same, in the same order, so the
-weights and the history are the same too. Elsewhere `fit` is Keras's own: on JAX, where a step
-does not wait for Python, and on a GPU, where XLA compiles a step for batches of one size.
+the next batch than the step itself takes. `fit` feeds Keras blocks of many batches, cut once for
+all epochs, and goes through a block inside TensorFlow. The batches are the same, in the same
+order, so the weights and the history are the same too. Elsewhere `fit` is Keras's own: on JAX,
+where a step does not wait for Python, and on a GPU, where XLA compiles a step for batches of one
+size.
 """
 
 import contextlib
+import functools
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +25,8 @@ from trainwell.runtime import graphs_as_written, show_progress
 
 # Small beside any data set; larger blocks are no faster, and Ctrl+C waits for the end of one.
 BLOCK_BYTES = 2**23
+# Data of up to so many blocks, 800 MB, are copied once into the order of the epochs.
+COPY_BLOCKS = 100
 # Evaluation needs no gradients: large batches give the same numbers sooner.
 EVALUATION_BATCH = 2_048
 # Inputs of so many numbers, 5,000 images of 28 x 28 say, are evaluated as one batch: 16 MB.
@@ -75,7 +79,8 @@ def fit(
     """Train a compiled model as `model.fit` does, only faster.
 
     After `keras.utils.set_random_seed`, the weights are those that plain `model.fit` reaches. On
-    TensorFlow, Keras then shuffles the data once: every epoch goes through it in the same order.
+    TensorFlow, Keras then shuffles the data once: every epoch goes through it in the same order,
+    of which `fit` keeps a copy while it runs.
 
     Args:
         model: A compiled Keras model. It is left as it was found, but for the training.
@@ -100,19 +105,15 @@ def fit(
     evaluate = _Evaluate(splits)
     bar = tqdm(total=epochs, unit="epoch", leave=None, disable=not show_progress())
     in_blocks = _can_train_in_blocks(model) and not any(map(_acts_on_batches, callbacks))
-    fed = _block_size(x, batch_size) if in_blocks else batch_size
     start = time.perf_counter()
     if in_blocks and model.built:
         # TensorFlow traces a step twice if the first time makes variables: the optimizer's and
         # the metrics'. Make them before.
         model._symbolic_build(data_batch=(x[:1], y[:1]))
     with bar, _blocks_of(batch_size, model) if in_blocks else contextlib.nullcontext():
+        data = {"x": x, "y": y, "batch_size": batch_size}
         logs = model.fit(
-            x,
-            y,
-            batch_size=fed,
-            # Told how many there are, Keras prepares the data once an epoch, else twice.
-            steps_per_epoch=-(-len(x) // fed) if in_blocks else None,
+            **(_in_blocks(**data) if in_blocks else data),
             epochs=epochs,
             callbacks=[evaluate, _Progress(bar), *callbacks],
             verbose=0,
@@ -183,10 +184,22 @@ def _can_train_in_blocks(model: Any) -> bool:
     )
 
 
-def _block_size(x: Any, batch_size: int) -> int:
-    """Return how many examples make a block: whole batches, and one at least."""
-    batch_bytes = batch_size * np.asarray(x[:1]).nbytes
-    return batch_size * max(1, BLOCK_BYTES // batch_bytes)
+def _in_blocks(x: Any, y: Any, batch_size: int) -> dict[str, Any]:
+    """Return what Keras is to be fed: blocks of whole batches, in the order that it would take."""
+    import tensorflow as tf
+    from keras.src.trainers.data_adapters.array_data_adapter import ArrayDataAdapter
+    from tensorflow.python.eager import context
+
+    size = batch_size * max(1, BLOCK_BYTES // (batch_size * np.asarray(x[:1]).nbytes))
+    if context.global_seed() is None or len(x) // size >= COPY_BLOCKS:
+        # Keras shuffles anew in every epoch. Told how many blocks there are, it prepares the data
+        # once an epoch, else twice.
+        return {"x": x, "y": y, "batch_size": size, "steps_per_epoch": -(-len(x) // size)}
+    # With a seed every epoch has the same order. Keras would still shuffle and cut in each, which
+    # takes as long as training on a thousand examples: let it do so once.
+    blocks = ArrayDataAdapter(x, y, batch_size=size, shuffle=True).get_tf_dataset()
+    datasets = map(tf.data.Dataset.from_tensors, blocks)
+    return {"x": functools.reduce(tf.data.Dataset.concatenate, datasets), "shuffle": False}
 
 
 @contextlib.contextmanager
