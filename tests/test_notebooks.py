@@ -20,7 +20,7 @@ MARKUP = re.compile(r"\{[a-z:]+\}`|^:::|^```\{|\]\([^h)][^)]*\)|^\([\w-]+\)=$", 
 
 def test_every_button_of_the_book_leads_to_a_notebook() -> None:
     made = {f"notebooks/{chapter}.ipynb" for chapter in chapters()}
-    labs = {f"main/{path.relative_to(ROOT)}" for path in (ROOT / "labs/notebooks").iterdir()}
+    labs = {f"main/{path.relative_to(ROOT)}" for path in (ROOT / "labs/notebooks").glob("*.ipynb")}
     buttons = [colab_notebook(page, page in chapters()) for page in pages()]
     assert {button for button in buttons if button} == made | labs
 
