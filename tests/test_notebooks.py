@@ -44,8 +44,8 @@ def test_a_chapter_sets_itself_up_and_needs_only_the_package(chapter: str) -> No
 def test_what_only_the_book_can_show_becomes_words() -> None:
     text = """\
 (a-label)=
-Adam {cite}`kingma2015` needs {glue:text}`epochs:.1f` epochs: {ref}`see <guide-risk>` {claim}`why <x-1>`, and
-[](11_4_2_dropout.md), [a page](../grading.md#the-seed), [below](#here).
+Adam {cite}`kingma2015` needs {glue:text}`epochs:.1f` epochs: {ref}`see <guide-risk>`,
+{claim}`why <x-1>`, [](11_4_2_dropout.md), [a page](../grading.md#the-seed), [below](#here).
 
 :::{dropdown} Answers
 1. Yes.
@@ -54,8 +54,8 @@ Adam {cite}`kingma2015` needs {glue:text}`epochs:.1f` epochs: {ref}`see <guide-r
     assert (
         in_a_notebook(text, ROOT / "chapters")
         == """\
-Adam [kingma2015] needs `epochs` epochs: *see* *why*, and
-*11.4.2 Dropout*, *a page*, *below*.
+Adam [kingma2015] needs `epochs` epochs: *see*,
+*why*, *11.4.2 Dropout*, *a page*, *below*.
 
 <details><summary>Answers</summary>
 
