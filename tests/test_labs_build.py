@@ -313,17 +313,6 @@ def test_the_first_cell_installs_what_is_missing(
     assert re.fullmatch(r"git\+https://\S+@v\d+\.\d+\.\d+", command[5])
 
 
-def test_a_page_links_to_colab_where_the_repository_is_on_github(
-    small: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lab = read_lab(small)
-    monkeypatch.setattr(building, "_address", lambda: ("https://github.com/a/b", "1.2.3"))
-    link = "https://colab.research.google.com/github/a/b/blob/v1.2.3/labs/notebooks/lab_0_small"
-    assert f"[open it in Colab]({link}.ipynb)" in page(lab)
-    monkeypatch.setattr(building, "_address", lambda: ("https://example.org/a/b", "1.2.3"))
-    assert "Colab" not in page(lab)
-
-
 @pytest.mark.parametrize(
     ("got", "expected", "problem"),
     [

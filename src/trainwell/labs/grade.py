@@ -37,6 +37,7 @@ from tqdm import tqdm
 from trainwell.labs.competition import baselines, compete, judge
 from trainwell.labs.rebuild import RebuildError, rebuild
 from trainwell.labs.sandbox import Kernel, KernelDiedError, Limits, Run, SandboxError, check_sandbox
+from trainwell.labs.source import SEED
 from trainwell.labs.submissions import Submission, collect
 from trainwell.runtime import cores, show_progress
 
@@ -162,12 +163,19 @@ def grade(
 def grading_notebook(lab: Path, seed: int) -> Any:
     """Return the lab's grading notebook: built from its source, or read.
 
+    Args:
+        lab: The source (`.md`) or a grading notebook (`.ipynb`).
+        seed: Draws the inputs of the held-back checks in both.
+
     Raises:
         ValueError: If it holds nothing to grade, or two cells with one id.
         FileNotFoundError: If there is no such file.
     """
     if lab.suffix == ".ipynb":
         notebook = nbformat.read(lab, as_version=4)
+        for cell in notebook.cells:
+            if cell.metadata.get("nbgrader", {}).get("grade_id", "").endswith(HELD_BACK):
+                cell.source = SEED.sub(f"seed = {seed}", cell.source)
     else:
         from trainwell.labs.build import grading_notebook as build
 
