@@ -7,6 +7,7 @@ kept in `_build/colab`. The package comes as a wheel and without its dependencie
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -52,7 +53,8 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = COLAB / "made-from"
     if not made.exists() or made.read_text() != key:
         # Colab has 3.12; every Python that the course runs on will do.
-        found = subprocess.run(["python3.12", "-V"], env={**os.environ, "PYENV_VERSION": "3.12"})
+        ask = [shutil.which("python3.12") or "false", "-V"]
+        found = subprocess.run(ask, env={**os.environ, "PYENV_VERSION": "3.12"})
         python = sys.executable if found.returncode else "3.12"
         uv("venv", "--clear", "--no-python-downloads", "--python", python, COLAB)
         uv("pip", "install", "--python", PYTHON, "--group", "colab", "-r", "pyproject.toml")
