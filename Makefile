@@ -14,7 +14,7 @@ export TF_CPP_MIN_LOG_LEVEL := 3
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help book test lab serve bench sabotage lint format relock clean
+.PHONY: help book test lab serve notebooks release bench sabotage lint format relock clean
 
 help:  ## list the targets
 	@echo "Training Deep Networks Well"; echo
@@ -38,10 +38,17 @@ serve:  ## show the built book on http://localhost:8000 (PORT=..., PROFILE=quick
 	@echo "http://localhost:$(PORT) (Ctrl+C stops it)"
 	@$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory $(SITE)
 
+notebooks: $(READY)  ## the chapters as notebooks for Colab: _build/notebooks
+	@$(BIN)/python tools/notebooks.py
+
+release: $(READY)  ## what people download: dist/ (SEED=4711 draws other held-back checks)
+	@$(BIN)/python tools/release.py --seed $(or $(SEED),0)
+
 bench: $(READY)  ## speed beside plain Keras, in one run
 	@$(BIN)/python benchmarks/bench_fit.py
 	@$(BIN)/python benchmarks/bench_grid.py
 	@$(BIN)/python benchmarks/bench_mc_predict.py
+	@$(BIN)/python benchmarks/bench_grading.py --no-keep
 
 sabotage: $(READY)  ## swap the arms of every claim of the built book: each must fail
 	@$(BIN)/python -m trainwell sabotage _build/claims.json

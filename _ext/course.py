@@ -11,6 +11,10 @@ stands on and that page's `title`.
 (`build`, texts by name), and what the execution of each page took (`pages`).
 
 A page with one of them is read again when its file changes.
+
+The button that opens a page in Colab leads to a notebook of the repository `course_repository`, if
+that is on GitHub: a lab's on the branch `main`, a chapter's on the branch `notebooks`, which
+`tools/notebooks.py` fills. The theme's own button leads to the Markdown, which Colab can't open.
 """
 
 import json
@@ -159,14 +163,47 @@ def _mend_page(
     )
 
 
+def _add_colab_button(
+    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
+) -> None:
+    """Put a button for Colab on a lab's and a chapter's page."""
+    notebook = colab_notebook(page, "kernelspec" in app.env.metadata.get(page, {}))
+    on_github = "://github.com/" in app.config.course_repository
+    if notebook is None or not on_github or "header_buttons" not in context:
+        return
+    colab = app.config.course_repository.replace(
+        "://github.com/", "://colab.research.google.com/github/"
+    )
+    button = {
+        "type": "link",
+        "url": f"{colab}/blob/{notebook}",
+        "text": "Colab",
+        "tooltip": "Open this page as a notebook in Colab",
+        "icon": "fas fa-rocket",
+        "label": "colab-button",
+    }
+    context["header_buttons"].insert(0, button)
+
+
+def colab_notebook(page: str, is_notebook: bool) -> str | None:
+    """Return the branch and the path of the notebook that Colab opens for a page, if any."""
+    if page.startswith("labs/pages/"):
+        return f"main/labs/notebooks/{Path(page).name}.ipynb"
+    if page.startswith("chapters/") and is_notebook:
+        return f"notebooks/{page}.ipynb"
+    return None
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("config-inited", _accept_records)
     app.add_config_value("course_claims_file", "_build/claims.json", "env", str)
     app.add_config_value("course_runs_file", "_build/runs.json", "env", str)
+    app.add_config_value("course_repository", "", "html", str)
     # Sphinx does not see that an extension or a style changed: a new value makes it write all anew.
     app.add_config_value("course_extension_key", "", "html", str)
     app.add_directive("claims", Claims)
     app.add_directive("runs", Runs)
     app.add_role("claim", ClaimLink())
     app.connect("html-page-context", _mend_page, priority=900)
+    app.connect("html-page-context", _add_colab_button, priority=900)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

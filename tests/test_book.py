@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import time
 from pathlib import Path
 
 import book
+import nbformat
 import psutil
 import pytest
 
@@ -40,7 +42,7 @@ def course(tmp_path: Path) -> Path:
     """A book of one page, built as this one is."""
     for name in ["tools", "_ext", "_static", "_extra", "src"]:
         shutil.copytree(ROOT / name, tmp_path / name)
-    for name in ["_config.yml", "references.bib", "requirements.lock"]:
+    for name in ["_config.yml", "references.bib", "requirements.lock", "pyproject.toml"]:
         shutil.copy(ROOT / name, tmp_path)
     toc = "format: jb-book\nroot: intro\nparts:\n- caption: A\n  chapters:\n  - file: page\n"
     (tmp_path / "_toc.yml").write_text(toc)
@@ -180,3 +182,42 @@ def test_the_key_covers_source_lock_data_and_profile(
     monkeypatch.setattr(book.runtime, "profile", lambda: "another")
     keys.append(book.environment_key())
     assert len(set(keys)) == len(keys)
+
+
+def test_a_colab_button_leads_to_a_notebook_that_exists(
+    course: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(course / "src"))  # its setting of the address counts
+    (course / "datasets").symlink_to(ROOT / "datasets")
+    settings = (course / "pyproject.toml").read_text()
+    address = re.search(r'^Repository = "(.+)"$', settings, re.MULTILINE)
+    assert address is not None
+    colab = "https://colab.research.google.com/github/a/b/blob"
+    (course / "pyproject.toml").write_text(settings.replace(address[1], "https://github.com/a/b"))
+    for folder in ("chapters", "labs"):
+        (course / folder).mkdir()
+    (course / "chapters" / "one.md").write_text(PAGE)
+    (course / "chapters" / "words.md").write_text("# Words\n\nNo code.\n")
+    lab = "lab_3_optimizers"
+    shutil.copy(ROOT / "labs" / f"{lab}.md", course / "labs")
+    shutil.copytree(ROOT / "labs" / "notebooks", course / "labs" / "notebooks")
+    with (course / "_toc.yml").open("a") as toc:
+        for file in ("chapters/one", "chapters/words", f"labs/pages/{lab}"):
+            toc.write(f"  - file: {file}\n")
+    built = build(course)
+    assert built.returncode == 0, built.stdout + built.stderr
+    subprocess.run([sys.executable, "tools/notebooks.py"], cwd=course, check=True)
+    site = course / "_build" / "html"
+    buttons = {
+        path.relative_to(site).with_suffix("").as_posix(): link
+        for path in site.rglob("*.html")
+        for link in re.findall(rf'href="{colab}/([^"]+)"', path.read_text())
+    }
+    assert buttons == {
+        "chapters/one": "notebooks/chapters/one.ipynb",
+        f"labs/pages/{lab}": f"main/labs/notebooks/{lab}.ipynb",
+    }
+    branches = {"main": course, "notebooks": course / "_build" / "notebooks"}
+    for link in buttons.values():
+        branch, _, path = link.partition("/")
+        assert nbformat.read(branches[branch] / path, as_version=4).cells

@@ -313,17 +313,6 @@ def test_the_first_cell_installs_what_is_missing(
     assert re.fullmatch(r"git\+https://\S+@v\d+\.\d+\.\d+", command[5])
 
 
-def test_a_page_links_to_colab_where_the_repository_is_on_github(
-    small: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lab = read_lab(small)
-    monkeypatch.setattr(building, "_address", lambda: ("https://github.com/a/b", "1.2.3"))
-    link = "https://colab.research.google.com/github/a/b/blob/v1.2.3/labs/notebooks/lab_0_small"
-    assert f"[open it in Colab]({link}.ipynb)" in page(lab)
-    monkeypatch.setattr(building, "_address", lambda: ("https://example.org/a/b", "1.2.3"))
-    assert "Colab" not in page(lab)
-
-
 @pytest.mark.parametrize(
     ("got", "expected", "problem"),
     [
@@ -433,6 +422,40 @@ def lab_and_names(name: str) -> tuple[Lab, dict[str, Any]]:
 
 
 # What students get wrong: the exercise, the right words and theirs.
+MISTAKES_2 = [
+    (1, "np.mean(activation(z) ** 2)", "np.var(activation(z))"),
+    (1, "spread**2 / np.mean", "1 / np.mean"),
+    (1, "z = spread * np", "z = np"),
+    (1, "1_000_000", "100"),
+    (2, "drawn / CUT", "drawn"),
+    (2, "drawn / CUT", "drawn * CUT"),
+    (2, "np.prod(shape[:-1])", "shape[-2]"),
+    (2, "np.prod(shape[:-1])", "shape[-1]"),
+    (2, "np.sqrt(scale / fan_in)", "scale / fan_in"),
+    (2, "drawn[beyond] = rng.standard_normal(beyond.sum())", "drawn = np.clip(drawn, -2, 2)"),
+    (2, "rng.standard_normal(shape)", "np.random.standard_normal(shape)"),
+    (2, "np.abs(drawn) > 2", "np.abs(drawn) > 2 * CUT"),
+    (2, "np.abs(drawn) > 2", "np.abs(drawn) > 20"),
+    (3, "[w1, b1[None, :], w2.T]", "[w1]"),
+    (3, "[w1, b1[None, :], w2.T]", "[w1, b1[None, :]]"),
+    (3, "[w1, b1[None, :], w2.T]", "[w1, w2.T]"),
+    (3, "axis=1).shape[1]", "axis=0).shape[0]"),
+    (4, "scaled[:, None]", "scaled"),
+    (4, "b - mean @ new", "b"),
+    (4, "b - mean @ new", "b + mean @ new"),
+    (4, "b - mean @ new", "b - mean @ w"),
+    (4, "std(axis=0)", "std(axis=0, ddof=1)"),
+    (4, "std(axis=0)", "std()"),
+    (4, "np.where(constant, 0, 1 / ", "(1 / "),
+    (5, "mean / (1 - left), (variance - left) / (1 - left)", "mean, variance"),
+    (5, "(variance - left)", "variance"),
+    (5, "(variance - left) / (1 - left)", "variance"),
+    (5, "momentum * mean + (1 - momentum)", "(1 - momentum) * mean + momentum"),
+    (5, "len(batches)", "sum(len(batch) for batch in batches)"),
+    (5, "var(axis=axes)", "var(axis=axes, ddof=1)"),
+    (5, "np.sqrt(variance + epsilon)", "(np.sqrt(variance) + epsilon)"),
+    (5, "tuple(range(batch.ndim - 1))", "0"),
+]
 MISTAKES_3 = [
     (1, "loss(up) - loss(down)) / (2 * h)", "loss(up) - loss(w)) / h"),
     (1, "w.copy(), w.copy()", "w, w.copy()"),
@@ -451,6 +474,94 @@ MISTAKES_3 = [
     (5, "(k - first + 1)", "(k - first)"),
     (5, "(k - first + 1)", "(k + 1)"),
     (5, "range(first + 1,", "range(1,"),
+]
+MISTAKES_7 = [
+    (1, "values.std(axis=0)", "values.std(axis=0, ddof=1)"),
+    (1, "np.where(std > 0, std, 1.0)", "std"),
+    (1, "& (x.min(axis=0) >= 0)", ""),
+    (1, "(skew > 1) & ", ""),
+    (1, "np.log1p(", "np.log(1e-3 + "),
+    (1, "mean, std = bent(x).mean(axis=0), spread(bent(x))", "mean, std = x.mean(0), spread(x)"),
+    (1, "(bent(rows) - mean) / std", "(bent(rows) - bent(rows).mean(0)) / spread(bent(rows))"),
+    (2, "len(order) - cuts[-1] == 1", "len(order) - cuts[-1] < size"),
+    (2, "len(order) - cuts[-1] == 1", "False"),
+    (2, "np.split(order, cuts[1:])", "np.array_split(order, max(1, len(order) // size))"),
+    (3, "by_n - by_n.mean(axis=0) - n * along", "by_n"),
+    (3, "- n * along", ""),
+    (3, "(by_n * n).mean(axis=0)", "(by_n * n).sum(axis=0)"),
+    (3, "by_n = gamma * by_y", "by_n = by_y"),
+    (3, "np.sqrt(x.var(axis=0) + epsilon)", "np.sqrt(x.var(axis=0)) + epsilon"),
+    (3, "(by_y * n).sum", "(by_y * x).sum"),
+    (3, "by_y.sum(axis=0)", "by_y.mean(axis=0)"),
+    (4, "(variance - left) / (1 - left)", "variance / (1 - left)"),
+    (4, "(variance - left) / (1 - left)", "variance"),
+    (4, "momentum**steps", "momentum * steps"),
+    (4, "momentum**steps", "momentum ** (steps - 1)"),
+    (5, "np.sqrt(variance + epsilon)", "(np.sqrt(variance) + epsilon)"),
+    (5, "bias * scale + shift", "bias + shift"),
+    (5, "shift @ kernel + bias", "bias"),
+    (5, "shift @ kernel", "shift @ (scale[:, None] * kernel)"),
+    (5, "scale * mean", "mean"),
+    (6, "T95[count - 1]", "1.96"),
+    (6, "T95[count - 1]", "T95.get(count, 2.2)"),
+    (6, "ddof=1", "ddof=0"),
+    (6, " / np.sqrt(count)", ""),
+    (6, "apart.std(ddof=1)", "np.sqrt(np.var(a, ddof=1) + np.var(b, ddof=1))"),
+]
+MISTAKES_8 = [
+    (1, "np.array_split(order, k)", "np.split(order[: rows // k * k], k)"),
+    (1, "np.setdiff1d(order, valid)", "order"),
+    (1, "np.random.default_rng(seed).permutation(rows)", "np.arange(rows)"),
+    (1, "for valid in parts]", "for valid in parts[1:]]"),
+    (2, "(len(left) + 1) // 2", "max(1, len(left) // 2)"),
+    (2, "epochs *= 2", ""),
+    (2, "spent += epochs * len(left)", "spent += epochs"),
+    (
+        2,
+        "while len(left) > 1:",
+        "while True:\n        if spent and len(left) == 1:\n            break",
+    ),
+    (2, 'np.argsort(errors, kind="stable")', "np.argsort(errors)[::-1]"),
+    (3, "ddof=1", "ddof=0"),
+    (3, " / np.sqrt(errors.shape[1])", ""),
+    (3, "means <= means[best] + reach", "means <= means[best]"),
+    (3, "errors[best].std(ddof=1)", "errors.std(ddof=1)"),
+    (4, "-drawn[:, 0].mean()", "-drawn[:, 0].min()"),
+    (4, "drawn[:, 1] - drawn[:, 0]", "drawn[:, -1] - drawn[:, 0]"),
+    (4, "scale=s", "scale=s**2"),
+    (5, "np.mean(several, axis=0)", "np.full(len(x_new), y_train.mean())"),
+    (5, "np.mean(several, axis=0)", "np.mean(several, axis=0)[:, None]"),
+]
+MISTAKES_5 = [
+    (1, "rate * l1", "l1"),
+    (1, "rate * l2", "l2"),
+    (1, "2 * rate * l2", "rate * l2"),
+    (1, "left / (1 + 2 * rate * l2)", "left * (1 - 2 * rate * l2)"),
+    (1, "np.sign(a) * left", "left"),
+    (2, "-2 * x.T", "-x.T"),
+    (2, "(y - y.mean())", "y"),
+    (2, "/ len(x)", ""),
+    (2, "np.abs(gradient).max()", "gradient.max()"),
+    (2, "np.abs(gradient).max()", "np.abs(gradient).sum()"),
+    (3, "rate * strength", "strength"),
+    (3, "np.sign(w) * np.maximum(np.abs(w) - rate * strength, 0)", "w"),
+    (3, "error.mean()", "(error.mean() + strength * np.sign(b))"),
+    (3, "x.T @ error / len(x)", "x.T @ error"),
+    (4, " / np.sqrt(losses.shape[1])", ""),
+    (4, "np.max(", "np.min("),
+    (4, "strengths[good]", "strengths[best]"),
+    (4, "+ error", "+ 0"),
+    (4, "means = losses", "losses = np.nan_to_num(losses)\n    means = losses"),
+    (5, "2 * l2 * w", "l2 * w"),
+    (5, "optimizer.learning_rate * decay", "decay"),
+    (5, "w - beside, g + 2 * l2 * w", "w, g + (2 * l2 + decay) * w"),
+    (5, "2 * l2 * w)", "2 * l2 * w) * (1 - optimizer.learning_rate * decay)"),
+    (5, "w - beside, g + 2", "w, g + 2"),
+    (5, "w.ndim < 2", "w.ndim < 1"),
+    (6, "(1 - w / before) / rate", "2 * l2"),
+    (6, "(1 - w / before) / rate", "l2 / (1 - momentum)"),
+    (6, "(1 - w / before) / rate", "2 * l2 * (1 - momentum)"),
+    (6, "range(1_000)", "range(2)"),
 ]
 MISTAKES_6 = [
     (1, "scale * (before > 0)", "(before > 0)"),
@@ -477,7 +588,11 @@ MISTAKES_6 = [
     (5, "np.mean(", "np.sum("),
 ]
 MISTAKES = [("lab_3_optimizers", *row) for row in MISTAKES_3]
+MISTAKES += [("lab_2_initialization", *row) for row in MISTAKES_2]
+MISTAKES += [("lab_5_penalties", *row) for row in MISTAKES_5]
 MISTAKES += [("lab_6_dropout", *row) for row in MISTAKES_6]
+MISTAKES += [("lab_7_tabular", *row) for row in MISTAKES_7]
+MISTAKES += [("lab_8_competition", *row) for row in MISTAKES_8]
 
 
 @pytest.mark.parametrize(("name", "exercise", "right", "wrong"), MISTAKES)
@@ -495,6 +610,23 @@ def test_a_held_back_check_finds_a_mistake(
             exec(building.seeded(check, seed) or "", mine)
 
 
+def test_what_the_model_answer_of_lab_2_says_is_true() -> None:
+    _, names = lab_and_names("lab_2_initialization")
+    spreads: Callable[[Any, float, float, int], Any] = names["spreads"]
+    for name, activation in names["ACTIVATIONS"].items():
+        scale = names["scale_for"](activation)
+        for seed in range(3):
+            ends = [spreads(activation, scale, first, seed)[-1] for first in (0.5, 1.0, 2.0)]
+            if name == "tanh":
+                assert max(ends) < 1.1 * min(ends)
+            elif name == "ReLU":
+                np.testing.assert_allclose(np.array(ends) / ends[1], [0.5, 1.0, 2.0])
+            else:
+                assert ends[0] < 0.01
+                assert ends[1] > 5
+                assert ends[2] > 100
+
+
 def test_what_the_model_answer_of_lab_3_says_is_true() -> None:
     _, names = lab_and_names("lab_3_optimizers")
     noisy_paths: Callable[[float], Any] = names["noisy_paths"]
@@ -508,6 +640,15 @@ def test_what_the_model_answer_of_lab_3_says_is_true() -> None:
     assert order == [(0.05, "mean"), (0.002, "last"), (0.002, "mean"), (0.05, "last")]
     for near, far in itertools.pairwise(order):
         assert ends[near] < 0.75 * ends[far]
+
+
+def test_what_the_model_answer_of_lab_5_says_is_true() -> None:
+    _, names = lab_and_names("lab_5_penalties")
+    for seed in range(2):
+        quiet, middle, loud = names["follow"](l2=0.05, seed=seed)[-1]
+        assert max(abs(quiet), abs(middle)) < 0.1
+        assert loud > 0.6
+        np.testing.assert_allclose(names["follow"](decay=0.5, seed=seed)[-1], 0.22, atol=0.05)
 
 
 def test_what_the_model_answer_of_lab_6_says_is_true() -> None:
@@ -529,3 +670,25 @@ def test_what_the_model_answer_of_lab_6_says_is_true() -> None:
             assert gap < 0.8 * min(left, right)
         assert 0.8 < wide[600, 0.2].mean() / wide[60, 0.2].mean() < 1.25
         assert wide[60, 0.05].mean() < 0.75 * wide[60, 0.2].mean()
+
+
+def test_what_the_model_answer_of_lab_7_says_is_true() -> None:
+    _, names = lab_and_names("lab_7_tabular")
+    curve, interval, final_error = (names[name] for name in ("curve", "interval", "final_error"))
+    first = {
+        version: np.mean([curve(version, seed, epochs=1)[0] for seed in range(3)])
+        for version in ("scaler", "first", "first, cleaned")
+    }
+    assert first["first"] > 5 * first["scaler"]
+    assert 0.8 < first["first, cleaned"] / first["scaler"] < 1.25
+    with_norm, without = (
+        [final_error(norm, 2, seed) for seed in range(5)] for norm in ("inside", "none")
+    )
+    assert interval(with_norm, without)[0] > names["WORTH"]
+
+
+def test_the_solution_of_lab_8_gets_all_points_in_every_competition() -> None:
+    from trainwell.labs.competition import hold
+
+    _, names = lab_and_names("lab_8_competition")
+    assert [hold(names["compete"], seed) for seed in range(20, 24)] == [10] * 4

@@ -37,6 +37,7 @@ from small_lab import (
 from trainwell.__main__ import main
 from trainwell.labs import build, sandbox
 from trainwell.labs.grade import Result, grade, grade_one, write
+from trainwell.labs.grade import grading_notebook as pristine_notebook
 from trainwell.labs.gradebook import identity
 from trainwell.labs.rebuild import RebuildError, rebuild
 from trainwell.labs.report import total
@@ -510,6 +511,13 @@ def test_a_seed_draws_other_inputs_and_is_kept(
     assert "1 of 1 submissions are graded" in capsys.readouterr().out
 
 
+def test_a_grading_notebook_gets_the_seed_too(tmp_path: Path) -> None:
+    write_grading_notebook(tmp_path / f"{LAB}.ipynb", seed=7)
+    drawn = pristine_notebook(tmp_path / f"{LAB}.ipynb", seed=71)
+    assert find(drawn, f"{LAB}-ex1-held-back").source.startswith("seed = 71\n")
+    assert "seed = 7\n" not in "".join(cell.source for cell in drawn.cells)
+
+
 @boxed
 def test_a_lab_of_the_course(tmp_path: Path) -> None:
     """Its answers get all points of the checks, its blanks none, and neither needs a look."""
@@ -532,7 +540,7 @@ def test_a_lab_of_the_course(tmp_path: Path) -> None:
 
 @boxed
 def test_a_department_grades_on_a_cluster(tmp_path: Path) -> None:
-    distributed = pytest.importorskip("distributed", reason="needs the extra `department`")
+    distributed = pytest.importorskip("distributed")
     (tmp_path / "in").mkdir()
     for number in range(4):
         notebook = student_notebook(words=f"{number}")

@@ -37,6 +37,7 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError
 from traitlets.config import Config
 
 from trainwell import datasets, experiments, runtime
+from trainwell.labs.build import address
 from trainwell.labs.build import page as lab_page
 from trainwell.labs.source import read_lab
 
@@ -371,6 +372,7 @@ def build_site(cache_path: str) -> None:
     looks.update((ROOT / "_static/course.css").read_bytes())
     overrides: dict[str, Any] = {
         "nb_execution_cache_path": cache_path,
+        "course_repository": address()[0],
         "course_extension_key": looks.hexdigest(),
         "course_claims_file": str(BUILD / "claims.json"),
         "course_runs_file": str(BUILD / "runs.json"),

@@ -148,7 +148,14 @@ def check(text: str, introduced: dict[str, set[str]] | None = None) -> list[str]
 def main() -> int:
     introduced = methods(ROOT / "references.bib")
     count = 0
-    folders = ["intro.md", "claims.md", "chapters/*.md", "datasets/**/*.md", "labs/lab_*.md"]
+    folders = [
+        "intro.md",
+        "instructor.md",
+        "claims.md",
+        "chapters/*.md",
+        "datasets/**/*.md",
+        "labs/lab_*.md",
+    ]
     for page in sorted(path for folder in folders for path in ROOT.glob(folder)):
         is_chapter = page.parent.name == "chapters"
         for problem in check(page.read_text(), introduced if is_chapter else None):

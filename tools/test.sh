@@ -20,6 +20,7 @@ fi
 tools/lint.sh
 # First the chapters: what their cells show makes the site that the browser looks at.
 python -m pytest tests/test_chapters.py --durations 1
-# A file's tests stay in one process: they share fixtures, and TensorFlow starts slowly.
-python -m pytest -n "${TEST_PROCESSES:-2}" --dist loadfile --durations 5 \
+# A file's tests stay in one process: they share fixtures, and TensorFlow starts slowly. Three
+# processes, for many tests wait: for a browser, a kernel, a limit of time.
+python -m pytest -n "${TEST_PROCESSES:-3}" --dist loadfile --durations 5 \
   --ignore tests/test_chapters.py "$@"

@@ -100,20 +100,21 @@ def solution_notebook(lab: Lab, seed: int) -> Any:
     Raises:
         LabError: If the solution does not pass a check, or a blank does not fail it.
     """
-    nodes = [_node(lab, cell, seeded(cell, seed) or cell.solved()) for cell in lab.cells]
-    notebook = _notebook(lab, nodes)
+    notebook = solved_notebook(lab, seed)
     blanks = {c.id: c.blank() for c in lab.cells if c.kind == "answer"}
     solution_outputs(lab, notebook, blanks, lambda cell, other: seeded(cell, other) or "")
     return notebook
 
 
+def solved_notebook(lab: Lab, seed: int) -> Any:
+    """Return the notebook with solutions, all checks and rubrics, as it is before it runs."""
+    nodes = [_node(lab, cell, seeded(cell, seed) or cell.solved()) for cell in lab.cells]
+    return _notebook(lab, nodes)
+
+
 def page(lab: Lab) -> str:
     """Return the book's page of a lab, in MyST Markdown: exercises open, solutions absent."""
-    repository, version = _address()
-    links = f"Get the notebook: {{download}}`{lab.name}.ipynb <../notebooks/{lab.name}.ipynb>`"
-    if "://github.com/" in repository:
-        colab = repository.replace("://github.com/", "://colab.research.google.com/github/")
-        links += f", or [open it in Colab]({colab}/blob/v{version}/labs/notebooks/{lab.name}.ipynb)"
+    link = f"Get the notebook: {{download}}`{lab.name}.ipynb <../notebooks/{lab.name}.ipynb>`."
     parts = [f"% Made from labs/{lab.path.name} by `trainwell labs build`: edit that file."]
     for cell in lab.cells:
         code = f"```python\n{cell.blank()}\n```"
@@ -124,7 +125,7 @@ def page(lab: Lab) -> str:
         elif cell.kind in ("text", "written"):
             parts.append(cell.blank())
     title, _, rest = parts[1].partition("\n")
-    parts[1] = f"{title}\n\n{links}.\n{rest}"
+    parts[1] = f"{title}\n\n{link}\n{rest}"
     return "\n\n".join(parts) + "\n"
 
 
@@ -185,6 +186,28 @@ def seeded(cell: Cell, seed: int) -> str | None:
     return SEED.sub(lambda _: FRESH_CHECKS.format(seed=seed), cell.source)
 
 
+def address() -> tuple[str, str]:
+    """Return the repository's address and the package's version.
+
+    Raises:
+        LabError: Outside a checkout of the repository.
+    """
+    if not PYPROJECT.exists():
+        raise LabError(
+            "Labs are built in a checkout of the repository. There, run "
+            "`pip install --editable '.[instructor]'`."
+        )
+    project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
+    return project["urls"]["Repository"], project["version"]
+
+
+def setup_cell(name: str) -> Any:
+    """Return the first code cell of the notebook `name`: it installs the package where needed."""
+    repository, version = address()
+    source = SETUP.format(repository=repository, version=version).rstrip()
+    return new_code_cell(source, id=f"{name}-setup")
+
+
 def as_file(notebook: Any) -> str:
     """Return what a file holds for a notebook: the same text for the same notebook."""
     return f"{nbformat.writes(notebook)}\n"
@@ -192,13 +215,9 @@ def as_file(notebook: Any) -> str:
 
 def _notebook(lab: Lab, nodes: list[Any]) -> Any:
     """Return a notebook of these cells, with the cell that sets it up after the title."""
-    repository, version = _address()
-    setup = new_code_cell(
-        SETUP.format(repository=repository, version=version).rstrip(), id=f"{lab.name}-setup"
-    )
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     notebook = new_notebook(
-        cells=[nodes[0], setup, *nodes[1:]],
+        cells=[nodes[0], setup_cell(lab.name), *nodes[1:]],
         metadata={"kernelspec": kernel, "language_info": {"name": "python"}},
     )
     nbformat.validate(notebook)
@@ -227,17 +246,6 @@ def _node(lab: Lab, cell: Cell, text: str) -> Any:
     if node.metadata["nbgrader"]["locked"]:
         node.metadata["editable"] = False
     return node
-
-
-def _address() -> tuple[str, str]:
-    """Return the repository's address and the package's version."""
-    if not PYPROJECT.exists():
-        raise LabError(
-            "Labs are built in a checkout of the repository. There, run "
-            "`pip install --editable '.[instructor]'`."
-        )
-    project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
-    return project["urls"]["Repository"], project["version"]
 
 
 def _text(notebook: Any) -> str:

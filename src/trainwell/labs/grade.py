@@ -16,6 +16,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import secrets
 import sys
 import tempfile
@@ -23,22 +24,27 @@ import time
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import joblib
 import nbformat
+from nbformat.v4 import new_output
 from nbgrader.utils import determine_grade, is_grade, is_solution
 from tqdm import tqdm
 
+from trainwell.labs.competition import baselines, compete, judge
 from trainwell.labs.rebuild import RebuildError, rebuild
 from trainwell.labs.sandbox import Kernel, KernelDiedError, Limits, Run, SandboxError, check_sandbox
+from trainwell.labs.source import SEED
 from trainwell.labs.submissions import Submission, collect
 from trainwell.runtime import cores, show_progress
 
 RESULTS_VERSION = 1  # raise it when the same submission would be graded otherwise
 HELD_BACK = "-held-back"
 CHECK = "-check"
+COMPETITION = "competition"  # in metadata: of a notebook its secret number, of a cell its errors
 
 
 @dataclass
@@ -123,6 +129,8 @@ def grade(
         check_sandbox()
     out.mkdir(parents=True, exist_ok=True)
     pristine = grading_notebook(lab, _seed(out, seed))
+    if any(_competitor(cell) for cell in pristine.cells):
+        pristine.metadata[COMPETITION] = _secret(out)
     submissions = collect(place, lab.stem)
     settings = [RESULTS_VERSION, pristine, asdict(limits), unsafe]
     keys = {s.student: _key(s, settings) for s in submissions if not s.problem}
@@ -155,12 +163,19 @@ def grade(
 def grading_notebook(lab: Path, seed: int) -> Any:
     """Return the lab's grading notebook: built from its source, or read.
 
+    Args:
+        lab: The source (`.md`) or a grading notebook (`.ipynb`).
+        seed: Draws the inputs of the held-back checks in both.
+
     Raises:
         ValueError: If it holds nothing to grade, or two cells with one id.
         FileNotFoundError: If there is no such file.
     """
     if lab.suffix == ".ipynb":
         notebook = nbformat.read(lab, as_version=4)
+        for cell in notebook.cells:
+            if cell.metadata.get("nbgrader", {}).get("grade_id", "").endswith(HELD_BACK):
+                cell.source = SEED.sub(f"seed = {seed}", cell.source)
     else:
         from trainwell.labs.build import grading_notebook as build
 
@@ -210,6 +225,14 @@ def _seed(out: Path, seed: int | None) -> int:
         seed = int(file.read_text()) if file.exists() else secrets.randbelow(2**31)
     write(file, f"{seed}\n")
     return seed
+
+
+def _secret(out: Path) -> int:
+    """Return the number that draws a competition's tables: unlike the seed, it is in no cell."""
+    file = out / "competition.txt"
+    if not file.exists():
+        write(file, f"{secrets.randbits(60)}\n")
+    return int(file.read_text())
 
 
 def _key(submission: Submission, settings: list[Any]) -> str:
@@ -316,6 +339,8 @@ def _run_cell(
                 if note not in notes:
                     notes.append(note)
     seconds = max(0.1, min(limits.cell_seconds, end - time.monotonic()))
+    if function := _competitor(cell):
+        return _hold(kernel, cell, function, pristine.metadata[COMPETITION], seconds)
     run = kernel.run(cell.source, seconds)
     if run.error.startswith("MemoryError"):
         raise KernelDiedError(run.error)  # what it took is still taken: others must not suffer
@@ -326,12 +351,70 @@ def _run_cell(
     return run
 
 
+def _competitor(cell: Any) -> str:
+    """Return the name of the function that a held-back check lets compete, or nothing."""
+    name = cell.metadata.get("nbgrader", {}).get("grade_id", "")
+    found = HOLD.search(cell.source) if name.endswith(HELD_BACK) else None
+    return found[1] if found else ""
+
+
+def _hold(kernel: Kernel, cell: Any, function: str, secret: int, seconds: float) -> Run:
+    """Hold a competition on this side of the wall.
+
+    Into the kernel go training rows and new rows without their labels, and out come predictions.
+    The points come from here: nothing that the kernel says of itself counts.
+    """
+    result = Run()
+
+    def ask(*arrays: Any) -> Any:
+        rows = json.dumps([array.tolist() for array in arrays])
+        run = kernel.run(ASK.format(function=function, rows=rows), seconds, store_history=False)
+        result.seconds += run.seconds
+        if run.error.startswith("MemoryError"):
+            raise KernelDiedError(run.error)
+        if run.error:
+            raise ValueError(run.error)
+        text = "".join(o.text for o in run.outputs if o.get("name") == "stdout")
+        return json.loads(text.strip().rpartition("\n")[2])
+
+    try:
+        errors = compete(ask, secret)
+    except (ValueError, RecursionError) as error:
+        result.error = f"AssertionError: {function}: {error}"[:2000]
+    else:
+        cell.metadata[COMPETITION] = errors
+        points, text = judge(errors, _baselines(secret))
+        result.outputs.append(new_output("stream", name="stdout", text=f"{text}\n"))
+        # nbgrader takes a number that a cell returns for partial credit.
+        result.outputs.append(new_output("execute_result", {"text/plain": str(points)}))
+        if not points:
+            result.error = "AssertionError: No baseline is beaten."
+    if result.error:
+        name, _, value = result.error.partition(": ")
+        result.outputs.append(new_output("error", ename=name, evalue=value, traceback=[value]))
+    return result
+
+
+@cache
+def _baselines(secret: int) -> dict[str, list[float]]:
+    return baselines(secret)
+
+
 def _guard(kernel: Kernel, call: str) -> str:
     """Call a function of `guard.py` in the kernel, and return what it prints."""
     code = f"__import__('trainwell.labs.guard', fromlist=['guard']).{call}"
     run = kernel.run(code, START_SECONDS, store_history=False)
     return "".join(output.get("text", "") for output in run.outputs)
 
+
+# The last line of a held-back check that is a competition: `hold(compete, seed)`.
+HOLD = re.compile(r"^hold\((\w+), seed\)$", re.MULTILINE)
+# What is sent into the kernel; the last line that it prints holds the predictions.
+ASK = """\
+import json as _json, numpy as _numpy
+_found = {function}(*map(_numpy.array, _json.loads("{rows}")))
+print("\\n" + _json.dumps(_numpy.asarray(_found, dtype=float).tolist()))
+"""
 
 START_SECONDS = 120.0  # the lab's modules are imported: Keras takes 12 s on a quiet machine
 

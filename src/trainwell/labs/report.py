@@ -17,7 +17,8 @@ import nbgrader
 from nbconvert import HTMLExporter
 
 from trainwell.labs import gradebook
-from trainwell.labs.grade import Mark, Result, write
+from trainwell.labs.competition import baselines, interval, places
+from trainwell.labs.grade import COMPETITION, Mark, Result, write
 from trainwell.labs.submissions import Submission
 
 Grades = dict[str, tuple[Submission, Result]]
@@ -99,6 +100,7 @@ def report(grades: Grades, pristine: Any, lab: str) -> str:
         _exercise_table(results, maxima),
         "<h2>Common errors</h2>",
         _error_table(results),
+        *_competition(grades, pristine),
         "<h2>Everyone</h2>",
         _student_table(grades),
     ]
@@ -137,6 +139,36 @@ def _exercise_table(results: list[Result], maxima: dict[str, float]) -> str:
         )
     head = ["exercise", "full points", "mean", "not answered", "wait for a person", "median time"]
     return _table(head, rows, numbers=True)
+
+
+def _competition(grades: Grades, pristine: Any) -> list[str]:
+    """Return the leaderboard, with the baselines among the students, if there is a competition."""
+    errors = {}
+    for student, (_, result) in grades.items():
+        cells = [] if result.problem else result.notebook.cells
+        for cell in cells:
+            if COMPETITION in cell.metadata:
+                errors[_link(student, grades)] = list(cell.metadata[COMPETITION])
+    if not errors:
+        return []
+    theirs = baselines(pristine.metadata[COMPETITION])
+    errors |= {f"<em>{escape(name)}</em>": values for name, values in theirs.items()}
+    ranked = places(errors)
+    shared = Counter(place for place, _ in ranked)
+    best = ranked[0][1]
+    rows = []
+    for place, name in ranked:
+        low, high = interval(errors[name], errors[best])
+        behind = "" if name == best else f"[{low:.2f}, {high:.2f}]"
+        tie = f"{place}, shared" if shared[place] > 1 else f"{place}"
+        rows.append([tie, name, f"{statistics.mean(errors[name]):.2f}", behind])
+    head = ["place", "student or <em>baseline</em>", "error", "behind the best, 95 %"]
+    note = (
+        f"Root of the mean squared error, mean of {len(errors[best])} tables. Who can't be told "
+        "apart from the first of a place, table by table, shares it. The intervals are of these "
+        "tables and of one comparison each: among many students, some differ by luck."
+    )
+    return ["<h2>Competition</h2>", f"<p>{note}</p>", _table(head, rows)]
 
 
 def _error_table(results: list[Result]) -> str:

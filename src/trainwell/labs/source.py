@@ -13,6 +13,9 @@ in its heading, `## Exercise 2: Repair an Adam (5 points)`. The tag of a cell sa
 | `written`   | Markdown | words, graded by hand; a model answer stands between markers      |
 | `rubric`    | Markdown | what the words or the figure earn: `- 2 points: ...` a line       |
 
+A held-back check whose last line is `hold(compete, seed)` is a competition (`competition.py`): the
+grader doesn't run it, but scores the function `compete` outside the student's process.
+
 An exercise is an answer with a check and a held-back check, or a figure or written answer with a
 rubric. The lines `# BEGIN SOLUTION: the two lines of the rule` and `# END SOLUTION` (in Markdown
 without `# `) enclose what students write; the words after the colon tell them what.
