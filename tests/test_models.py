@@ -15,6 +15,7 @@ from trainwell.models import (
     RECIPE_2026,
     SELF_NORMALIZING_DNN,
     THIRD_EDITION_DNN,
+    THIRD_EDITION_SELF_NORMALIZING_DNN,
     Recipe,
     build,
     mlp,
@@ -115,7 +116,13 @@ def test_bad_arguments(wrong, message):
 
 
 DEEP_UNITS = (20,) * 5
-EVERY_RECIPE = [DEFAULT_DNN, SELF_NORMALIZING_DNN, THIRD_EDITION_DNN, RECIPE_2026]
+EVERY_RECIPE = [
+    DEFAULT_DNN,
+    SELF_NORMALIZING_DNN,
+    THIRD_EDITION_DNN,
+    THIRD_EDITION_SELF_NORMALIZING_DNN,
+    RECIPE_2026,
+]
 
 
 def test_the_tables_of_the_sources():
@@ -146,6 +153,11 @@ def test_the_tables_of_what_came_after():
         "optimizer": "Nesterov (or AdamW)",
         "learning rate": "1cycle (or performance scheduling)",
     }
+    changed = {
+        "optimizer": "Nesterov",
+        "learning rate": "1cycle (or performance scheduling)",
+    }
+    assert THIRD_EDITION_SELF_NORMALIZING_DNN.table() == SELF_NORMALIZING_DNN.table() | changed
     assert RECIPE_2026.table()["regularization"] == "weight decay of 0.1"
     nothing = replace(SELF_NORMALIZING_DNN, if_needed="nothing")
     assert nothing.table()["regularization"] == "none"

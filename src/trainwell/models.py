@@ -207,7 +207,7 @@ SELF_NORMALIZING_DNN = Recipe(
     if_needed="alpha dropout",
     alternatives={"optimizer": "RMSProp or Nadam"},
 )
-# The same book's 3rd edition (2022).
+# The same book's 3rd edition (2022), tables 11-3 and 11-4.
 THIRD_EDITION_DNN = Recipe(
     name="third edition",
     kernel_initializer="he_normal",
@@ -218,6 +218,17 @@ THIRD_EDITION_DNN = Recipe(
     schedule="1cycle",
     if_needed="weight decay",
     alternatives={"optimizer": "AdamW", "learning rate": "performance scheduling"},
+)
+THIRD_EDITION_SELF_NORMALIZING_DNN = Recipe(
+    name="third edition, self-normalizing",
+    kernel_initializer="lecun_normal",
+    activation="selu",
+    normalization="none",
+    optimizer="nesterov",
+    schedule="1cycle",
+    early_stopping=False,
+    if_needed="alpha dropout",
+    alternatives={"learning rate": "performance scheduling"},
 )
 # The course's own.
 RECIPE_2026 = Recipe(
