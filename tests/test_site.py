@@ -133,6 +133,9 @@ def test_every_figure_has_an_alt_text(opened: Opened) -> None:
         assert len(alt) > 20, picture.evaluate("element => element.outerHTML.slice(0, 300)")
     bare = page.locator("figure svg:not([role=img], [role=img] svg)")
     assert bare.count() == 0
+    places = page.locator("figure.tw-figure").evaluate_all("figures => figures.map(f => f.id)")
+    assert all(places)
+    assert len(set(places)) == len(places)  # two figures of a page share no caption
     if name.startswith("chapters/"):
         assert page.locator("figure.tw-figure svg[role=img]").count() >= 3
 
@@ -200,6 +203,56 @@ def test_no_line_of_a_solution_is_in_the_site(address: str) -> None:
     for path in files:
         text = letters(path.read_text())
         assert [line for line in secrets if len(line) >= 10 and line in text] == [], path
+
+
+# The claims page
+
+
+def test_claims_are_filtered_by_chapter_and_kind(visit: Visit) -> None:
+    page = visit.open("claims")
+    rows = page.locator("table.tw-claims tbody tr")
+    seen = page.locator("table.tw-claims tbody tr:visible")
+    everything = rows.count()
+    count = page.get_by_role("status")
+    assert count.inner_text() == f"{everything} of {everything} claims"
+
+    chapter = page.get_by_label("Chapter")
+    chapter.focus()
+    page.keyboard.type("11.4.2")  # as in any list of the browser's
+    assert chapter.input_value() == "11.4.2 Dropout"
+    of_chapter = seen.count()
+    assert 10 < of_chapter < everything
+    assert count.inner_text() == f"{of_chapter} of {everything} claims"
+    assert set(page.locator("tbody tr:visible td:first-child").all_inner_texts()) == {
+        "11.4.2 Dropout"
+    }
+    page.get_by_label("Kind").select_option("difference")
+    assert 0 < seen.count() < of_chapter
+    assert seen.count() == page.locator("tbody tr.tw-difference:visible").count()
+    chapter.select_option("")
+    page.get_by_label("Kind").select_option("")
+    assert seen.count() == everything
+    assert visit.complaints == []
+
+
+def test_claims_are_all_there_without_javascript(browser: Browser, address: str) -> None:
+    with closing(browser.new_context(java_script_enabled=False)) as context:
+        page = context.new_page()
+        page.goto(f"{address}/claims.html")
+        rows = page.locator("table.tw-claims tbody tr")
+        assert page.locator("table.tw-claims tbody tr:visible").count() == rows.count() > 500
+        assert page.locator("select").count() == 0
+
+
+def test_a_claim_leads_to_its_figure(visit: Visit) -> None:
+    page = visit.open("claims")
+    links = page.locator("table.tw-claims td a", has_text=re.compile("^Figure$"))
+    assert links.count() > 200
+    links.first.click()
+    target = page.locator(":target")
+    target.wait_for()
+    assert "tw-figure" in (target.get_attribute("class") or "")
+    assert page.url.partition("#")[2].startswith("figure-")
 
 
 # Interactive figures

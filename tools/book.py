@@ -46,6 +46,8 @@ FULL = runtime.profile() == "full"
 BUILD = ROOT / "_build" if FULL else ROOT / "_build" / "quick"
 SITE = BUILD / "html"
 CLAIM = "application/vnd.trainwell.claim+json"
+FIGURE = re.compile(r'<figure class="tw-figure[^>]* id="([^"]+)"')
+HEADING = re.compile(r"^#+ ", re.MULTILINE)
 CACHES_KEPT = 3
 CELL_TIMEOUT_SECONDS = 20 * 60
 # While one page imports and draws, the runs of the other use the cores. A page takes up to 3 GB.
@@ -242,9 +244,27 @@ def keep(page: str, notebook: Any, costs: dict[str, float], cache: JupyterCacheA
     cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
 
 
-def claims_of(notebook: Any) -> list[dict[str, Any]]:
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    return [output["data"][CLAIM] for output in outputs if CLAIM in output.get("data", {})]
+def claims_of(page: Any, executed: Any) -> list[dict[str, Any]]:
+    """Return a page's claims, each with the id of the figure above it in its section, if any.
+
+    Args:
+        page: The notebook with its text; what the cache keeps has none.
+        executed: The notebook with the outputs of the same code cells.
+    """
+    code_cells = (cell for cell in executed.cells if cell.cell_type == "code")
+    claims: list[dict[str, Any]] = []
+    figure = None
+    for cell in page.cells:
+        if cell.cell_type == "code":
+            for output in next(code_cells).get("outputs", []):
+                data = output.get("data", {})
+                if shown := FIGURE.search(data.get("text/html", "")):
+                    figure = shown[1]
+                if CLAIM in data:
+                    claims.append({**data[CLAIM], "figure": figure})
+        elif HEADING.search(cell.source):  # of another section, another topic
+            figure = None
+    return claims
 
 
 def circumstances(claims: list[dict[str, Any]]) -> dict[str, str]:
@@ -286,7 +306,8 @@ def execute_pages(cache: JupyterCacheAbstract) -> None:
     for page in names:  # on the first build, what the pages say of themselves alone
         if page not in last_runs and (stated := stated_seconds(page)):
             last_runs[page] = stated * PAGES_AT_ONCE
-    notebooks = {page: myst_nb_reader_plugin(str(ROOT / f"{page}.md")) for page in names}
+    sources = {page: myst_nb_reader_plugin(str(ROOT / f"{page}.md")) for page in names}
+    notebooks = dict(sources)
     cells = {
         page: sum(cell.cell_type == "code" for cell in notebook.cells)
         for page, notebook in notebooks.items()
@@ -324,7 +345,7 @@ def execute_pages(cache: JupyterCacheAbstract) -> None:
     claims = [
         {"page": page, "title": titles[page][2:].strip(), **claim}
         for page in names
-        for claim in claims_of(notebooks[page])
+        for claim in claims_of(sources[page], notebooks[page])
     ]
     pages_run = [{"page": page, "title": titles[page][2:].strip(), **runs[page]} for page in names]
     how = {"build": circumstances(claims), "pages": pages_run}
