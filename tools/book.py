@@ -369,8 +369,10 @@ def import_quietly(module: str) -> None:
 
 def build_site(cache_path: str) -> None:
     """Let Jupyter Book make the site from the cached outputs; a warning is an error."""
-    looks = hashlib.sha256((ROOT / "_ext/course.py").read_bytes())
-    looks.update((ROOT / "_static/course.css").read_bytes())
+    looks = hashlib.sha256()  # of what pages are written with, beside their own text
+    for pattern in ["_ext/*.py", "_static/*", "glossary.md"]:
+        for path in sorted(ROOT.glob(pattern)):
+            looks.update(path.read_bytes())
     overrides: dict[str, Any] = {
         "nb_execution_cache_path": cache_path,
         "course_extension_key": looks.hexdigest(),
