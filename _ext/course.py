@@ -24,7 +24,7 @@ from sphinx.config import Config
 from sphinx.util import logging
 from sphinx.util.docutils import ReferenceRole, SphinxDirective, SphinxRole
 
-CLAIM_COLUMNS = {"Page": 15, "Sentence": 35, "Evidence": 35, "Kind": 5, "State": 10}
+CLAIM_COLUMNS = {"Page": 14, "Sentence": 34, "Evidence": 26, "Kind": 16, "State": 10}
 EVIDENCE = list(CLAIM_COLUMNS).index("Evidence")
 RUN_COLUMNS = {"Page": 55, "Time": 15, "Processor time": 15, "Memory": 15}
 TIMES = ("execution_seconds", "processor_seconds")  # in minutes and seconds
@@ -138,7 +138,7 @@ def _table(columns: dict[str, int], rows: list[nodes.row], name: str) -> nodes.t
     group += [nodes.colspec(colwidth=width) for width in columns.values()]
     group += nodes.thead("", _row([nodes.Text(title) for title in columns]))
     group += nodes.tbody("", *rows)
-    return nodes.table("", group, classes=[name])
+    return nodes.table("", group, classes=[name, "colwidths-given"])
 
 
 def _row(cells: list[nodes.Node]) -> nodes.row:

@@ -50,7 +50,9 @@ class GlossaryLinks(SphinxPostTransform):
             return
         objects = cast(StandardDomain, self.env.get_domain("std")).objects.items()
         # The Korean terms are read in the glossary, where they stand beside the English ones.
-        terms = {name: place for (kind, name), place in objects if kind == "term" and name.isascii()}
+        terms = {
+            name: place for (kind, name), place in objects if kind == "term" and name.isascii()
+        }
         places = {name.lower(): place for name, place in terms.items()}
         if not places:
             return

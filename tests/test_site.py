@@ -155,14 +155,17 @@ def test_axe_finds_no_serious_violation(opened: Opened) -> None:
     assert serious_violations(name, page) == []
 
 
-@pytest.mark.parametrize("name", pages())
-def test_axe_can_tell_the_colours_apart_in_the_dark(
-    browser: Browser, address: str, name: str
-) -> None:
+@pytest.fixture(scope="module", params=pages())
+def opened_dark(request: pytest.FixtureRequest, browser: Browser, address: str) -> Iterator[Opened]:
+    """Each page, opened once, wide and dark."""
     with closing(Visit(browser, address, theme="dark")) as visit:
-        page = visit.open(name)
-        assert page.evaluate("document.documentElement.dataset.theme") == "dark"
-        assert serious_violations(name, page, only="color-contrast") == []
+        yield request.param, visit.open(request.param), visit.complaints
+
+
+def test_axe_can_tell_the_colours_apart_in_the_dark(opened_dark: Opened) -> None:
+    name, page, _ = opened_dark
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    assert serious_violations(name, page, only="color-contrast") == []
 
 
 def serious_violations(name: str, page: Page, only: str | None = None) -> list[object]:
@@ -177,16 +180,43 @@ def serious_violations(name: str, page: Page, only: str | None = None) -> list[o
     return [(v["id"], v["help"], [n["html"][:200] for n in v["nodes"][:3]]) for v in serious]
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("name", ["chapters/11_3_0_surfaces", "chapters/11_4_2_dropout"])
-def test_the_ink_of_figures_stands_out_in_both_themes(
-    browser: Browser, address: str, name: str, theme: str
-) -> None:
+def test_the_ink_of_figures_stands_out_in_the_light(opened: Opened) -> None:
+    assert_ink_stands_out(opened)
+
+
+def test_the_ink_of_figures_stands_out_in_the_dark(opened_dark: Opened) -> None:
+    assert_ink_stands_out(opened_dark)
+
+
+def assert_ink_stands_out(opened: Opened) -> None:
     """Every mark of a figure has a contrast of 3:1 or more with the page behind it."""
-    with closing(Visit(browser, address, theme=theme)) as visit:
-        contrasts = visit.open(name).evaluate(CONTRASTS)
-    assert len(contrasts) > 20
+    name, page, _ = opened
+    contrasts = page.evaluate(CONTRASTS)
+    assert len(contrasts) > 20 or not name.startswith("chapters/")
     assert [pair for pair in contrasts if pair[1] < 3] == []
+
+
+def test_chapters_link_their_terms_to_the_glossary(opened: Opened) -> None:
+    name, page, _ = opened
+    terms = page.locator("article a.tw-term")
+    if not name.startswith("chapters/"):
+        assert terms.count() == 0
+        return
+    assert terms.count() >= 5
+    glossary = (SITE / "glossary.html").read_text()
+    targets = terms.evaluate_all("links => links.map(link => link.getAttribute('href'))")
+    assert len(set(targets)) == len(targets)  # the first use alone
+    for target in targets:
+        assert target.startswith("../glossary.html#term-")
+        assert f'id="{target.partition("#")[2]}"' in glossary
+
+
+def test_korean_is_marked_for_screen_readers(opened: Opened) -> None:
+    """No Korean letter of the text is left to an English voice."""
+    name, page, _ = opened
+    assert page.evaluate(UNMARKED_KOREAN) == []
+    if name in ("glossary", "chapters/errata"):
+        assert page.locator("article [lang=ko]").count() >= 10
 
 
 def test_no_line_of_a_solution_is_in_the_site(address: str) -> None:
@@ -345,6 +375,17 @@ TOO_WIDE = """() => {
         .filter(e => e.getBoundingClientRect().right > innerWidth + 1
                      && e.getBoundingClientRect().width > 0 && !scrolls(e))
         .map(e => e.outerHTML.slice(0, 200));
+}"""
+
+UNMARKED_KOREAN = """() => {
+    const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    const found = [];
+    while (texts.nextNode()) {
+        const {data, parentElement} = texts.currentNode;
+        if (/\\p{Script=Hangul}/u.test(data) && !parentElement.closest('[lang=ko], script, code'))
+            found.push(data);
+    }
+    return found;
 }"""
 
 # The text and the lines of all figures against the page's background (WCAG 2.2, 1.4.11). Faint
