@@ -2,7 +2,8 @@
 
 `{claims}` is a table of every claim of the book. It reads the file `course_claims_file`, relative
 to the source folder: a list of the records that `trainwell.claims` writes, each with the `page` it
-stands on and that page's `title`.
+stands on, that page's `title` and the id of the `figure` above it, or None. `claims.js` adds a
+filter.
 
 `{claim}` links words to a claim's box: "{claim}`more data <id>`". The claims page's links end in
 "#claim-" and the id. An id that no claim has is a warning, for then the sentence has changed.
@@ -27,7 +28,8 @@ from sphinx.config import Config
 from sphinx.util import logging
 from sphinx.util.docutils import ReferenceRole, SphinxDirective, SphinxRole
 
-CLAIM_COLUMNS = {"Page": 15, "Sentence": 35, "Evidence": 35, "Kind": 5, "State": 10}
+CLAIM_COLUMNS = {"Page": 14, "Sentence": 34, "Evidence": 26, "Kind": 16, "State": 10}
+EVIDENCE = list(CLAIM_COLUMNS).index("Evidence")
 RUN_COLUMNS = {"Page": 55, "Time": 15, "Processor time": 15, "Memory": 15}
 TIMES = ("execution_seconds", "processor_seconds")  # in minutes and seconds
 
@@ -53,8 +55,11 @@ class Claims(SphinxDirective):
             record["kind"],
             record["status"] + reason,
         ]
-        link = _link_to(self, record, record["title"])
+        link = _link_to(self, record, record["id"], record["title"])
         row = _row([link, *(nodes.Text(text) for text in texts)])
+        if record.get("figure"):
+            figure = _link_to(self, record, record["figure"], "Figure")
+            row[EVIDENCE][0] += [nodes.Text(" "), figure]
         row["classes"] = [f"tw-{record['kind']}", f"tw-{record['status'].replace(' ', '-')}"]
         return row
 
@@ -68,7 +73,7 @@ class ClaimLink(ReferenceRole):
             return [nodes.Text(self.title)], []
         for record in records:
             if record["id"] == f"claim-{self.target}":
-                return [_link_to(self, record, self.title)], []
+                return [_link_to(self, record, record["id"], self.title)], []
         message = "no claim of %s has the id 'claim-%s': its sentence may have changed."
         name = self.config.course_claims_file
         logger.warning(message, name, self.target, location=self.get_location())
@@ -115,9 +120,9 @@ def _read(reader: SphinxDirective | SphinxRole, name: str) -> Any:
 
 
 def _link_to(
-    reader: SphinxDirective | SphinxRole, record: dict[str, Any], title: str
+    reader: SphinxDirective | SphinxRole, record: dict[str, Any], place: str, title: str
 ) -> nodes.Node:
-    """Return a link to a claim's box, whose id Sphinx does not know: a cell wrote it."""
+    """Return a link to a claim's box or figure, whose id Sphinx does not know: a cell wrote it."""
     page = record["page"]
     if page not in reader.env.found_docs:
         logger.warning(
@@ -128,7 +133,7 @@ def _link_to(
         )
         return nodes.Text(title)
     uri = reader.env.app.builder.get_relative_uri(reader.env.docname, page)
-    return nodes.reference("", title, refuri=f"{uri}#{record['id']}", internal=True)
+    return nodes.reference("", title, refuri=f"{uri}#{place}", internal=True)
 
 
 def _table(columns: dict[str, int], rows: list[nodes.row], name: str) -> nodes.table:
@@ -137,7 +142,7 @@ def _table(columns: dict[str, int], rows: list[nodes.row], name: str) -> nodes.t
     group += [nodes.colspec(colwidth=width) for width in columns.values()]
     group += nodes.thead("", _row([nodes.Text(title) for title in columns]))
     group += nodes.tbody("", *rows)
-    return nodes.table("", group, classes=[name])
+    return nodes.table("", group, classes=[name, "colwidths-given"])
 
 
 def _row(cells: list[nodes.Node]) -> nodes.row:

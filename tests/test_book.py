@@ -8,11 +8,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import book
 import nbformat
 import psutil
 import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from trainwell import runtime
 
@@ -150,6 +152,32 @@ def test_a_page_says_how_long_it_runs() -> None:
     for page in book.pages():
         if page.startswith("chapters/"):
             assert book.stated_seconds(page), page
+
+
+def test_a_claim_names_the_figure_above_it_in_its_section() -> None:
+    def shows(**outputs: Any) -> Any:
+        return new_code_cell(outputs=[new_output("display_data", data=outputs)])
+
+    def claim(sentence: str) -> Any:
+        return shows(**{book.CLAIM: {"sentence": sentence}})
+
+    figure = shows(**{"text/html": '<figure class="tw-figure" id="figure-a" style="">'})
+    plot = shows(**{"text/html": '<figure class="tw-figure tw-interactive" id="figure-b">'})
+    text = new_markdown_cell("Text. # No heading\n")
+    code = [claim("before"), figure, claim("below a"), claim("still"), claim("elsewhere"), plot]
+    code.append(claim("below b"))
+    executed = new_notebook(cells=code)
+    page = new_notebook(cells=[*code[:3], text, code[3], new_markdown_cell("## A section")])
+    page.cells += code[4:]
+    # The cache keeps the code cells alone, so both must give the same.
+    for found in [book.claims_of(page, executed), book.claims_of(page, page)]:
+        assert [(one["sentence"], one["figure"]) for one in found] == [
+            ("before", None),
+            ("below a", "figure-a"),
+            ("still", "figure-a"),
+            ("elsewhere", None),
+            ("below b", "figure-b"),
+        ]
 
 
 def test_a_claim_that_fails_stops_the_build(course: Path) -> None:

@@ -101,6 +101,19 @@ def test_table_of_claims(book):
     assert "tw-not-judged" in classes[2]
 
 
+def test_a_claim_links_to_its_figure(book):
+    with_figure = {**record("One.", fact(1, 1)), "figure": "figure-one-falls-123abc"}
+    collect(book, [with_figure, {**record("Two.", fact(2, 2)), "figure": None}])
+    page, warnings, _ = build(book)
+    assert warnings == ""
+    assert [row[2] for row in cells(page)[1:]] == [
+        f"{with_figure['summary']} Figure",
+        "Found 2, expected 2.",
+    ]
+    link = '<a class="reference internal" href="chapters/one.html#figure-one-falls-123abc">Figure'
+    assert page.count(link) == 1
+
+
 def test_link_to_a_claim(book):
     one = record("More data help.", fact(1, 1))
     name = one["id"].removeprefix("claim-")

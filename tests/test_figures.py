@@ -128,7 +128,7 @@ def test_figures_on_one_page_share_no_id(bundles, fig):
     figures.show(fig, alt="A.", caption="B.")
     other = draw()
     other.axes[0].plot([3, 2, 1])
-    figures.show(other, alt="A.", caption="B.")
+    figures.show(other, alt="A.", caption="C.")
     ids = [re.findall(r'\sid="([^"]+)"', html) for html in page_of(bundles)]
     assert all(len(own) == len(set(own)) > 10 for own in ids)
     assert not set(ids[0]) & set(ids[1])
@@ -138,6 +138,20 @@ def test_figures_on_one_page_share_no_id(bundles, fig):
         assert {a or b for a, b in references} <= set(own)
         # A style sheet inside one figure would apply to the whole page.
         assert "<style" not in html
+
+
+def test_a_link_to_a_figure_outlives_a_change_of_its_curve(bundles, fig):
+    """The claims page leads to the figures: their places are named by their captions."""
+    other = draw()
+    other.axes[0].plot([3, 2, 1])
+    for one, data in [(fig, None), (other, SPOTIFY)]:
+        figures.show(one, alt="A.", caption="It falls & rises.", data=data)
+    figures.show_interactive(plot(), alt="A.", caption="It falls.")
+    places = [re.search(r'<figure [^>]*id="([^"]+)"', html)[1] for html in page_of(bundles)[:3]]
+    assert places[0] == places[1]
+    assert places[0].startswith("figure-it-falls-rises-")
+    assert places[2].startswith("figure-it-falls-")
+    assert places[2] != places[0]
 
 
 def test_show_needs_words(fig):
@@ -253,8 +267,8 @@ def test_same_interactive_figure_same_bytes(bundles):
     for _ in range(2):
         figures.show_interactive(plot(), alt="A.", caption="B.")
     assert bundles[:2] == bundles[2:]
-    # Two figures on a page must not share an id, so there is none.
-    assert not re.search(r"\sid=", bundles[0]["text/html"])
+    # Two figures on a page must not share an id, so there is none but the figure's own.
+    assert re.findall(r'\sid="(\w+)', bundles[0]["text/html"]) == ["figure"]
 
 
 def test_an_interactive_figure_asks_for_nothing_outside(bundles):

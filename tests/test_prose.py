@@ -1,9 +1,19 @@
 """The prose lint finds what it is for, and passes what is right."""
 
+import re
 from pathlib import Path
 
 import prose
 import pytest
+
+# What reading takes, beside 200 words a minute: shown code, a look at a figure, a formula.
+WORDS_A_MINUTE = 200
+CODE_LINES_A_MINUTE = 50
+MINUTES_A_FIGURE = 1.0
+MINUTES_A_FORMULA = 0.5
+# A page says it to five minutes; a minute more, and a new paragraph does not change it.
+TOLERANCE_MINUTES = 6
+SHOWS = re.compile(r"^\s*show(?:_interactive)?\(", re.MULTILINE)
 
 CELL = "```{code-cell} python3\n:tags: [hide-input]\nglue('gap', 0.31)\n```\n"
 
@@ -73,3 +83,40 @@ def test_a_method_must_be_cited_where_it_is_named(tmp_path: Path) -> None:
 def test_the_line_of_a_problem_is_right() -> None:
     found = prose.check("# Title\n\nText.\n\n:::{note}\nFirst.\n\nThen 0.5.\n:::\n")
     assert found == ["8: 0.5 is neither glued nor cited: Then 0.5."]
+
+
+def reading_minutes(text: str) -> float:
+    """Return what a page takes to read; code that is folded away is not read."""
+    minutes = 0.0
+    for _, token in prose.blocks(text):
+        for child in token.children or [] if token.type == "inline" else []:
+            if child.type in ("text", "code_inline"):
+                minutes += len(child.content.split()) / WORDS_A_MINUTE
+        if prose.directive(token) == "code-cell":
+            minutes += MINUTES_A_FIGURE * len(SHOWS.findall(token.content))
+            if "hide-input" not in token.content:
+                lines = [x for x in token.content.splitlines() if x and not x.startswith(":")]
+                minutes += len(lines) / CODE_LINES_A_MINUTE
+        elif token.type == "math_block" or prose.directive(token) == "math":
+            minutes += MINUTES_A_FORMULA
+    return minutes
+
+
+CHAPTERS = sorted((prose.ROOT / "chapters").glob("*.md"))
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda chapter: chapter.stem)
+def test_a_page_says_how_long_it_takes_to_read(chapter: Path) -> None:
+    text = chapter.read_text()
+    (stated,) = re.findall(r"^Reading takes about (\d+) minutes[,.]", text, re.MULTILINE)
+    assert int(stated) == pytest.approx(reading_minutes(text), abs=TOLERANCE_MINUTES)
+
+
+def test_reading_takes_longer_with_code_figures_and_formulas() -> None:
+    words = "word " * 400
+    assert reading_minutes(words) == 2
+    code = "x = 1\n" * 100
+    assert reading_minutes(f"```{{code-cell}} ipython3\n{code}```\n") == 2
+    hidden = f"```{{code-cell}} ipython3\n:tags: [hide-input]\n{code}show(fig)\n```\n"
+    assert reading_minutes(hidden) == 1
+    assert reading_minutes("$$x = 1$$\n") == 0.5

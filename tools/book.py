@@ -47,6 +47,8 @@ FULL = runtime.profile() == "full"
 BUILD = ROOT / "_build" if FULL else ROOT / "_build" / "quick"
 SITE = BUILD / "html"
 CLAIM = "application/vnd.trainwell.claim+json"
+FIGURE = re.compile(r'<figure class="tw-figure[^>]* id="([^"]+)"')
+HEADING = re.compile(r"^#+ ", re.MULTILINE)
 CACHES_KEPT = 3
 # Without the internet, to ask for a data set takes minutes: not at every build.
 HOURS_BETWEEN_TRIES = 6
@@ -258,9 +260,27 @@ def keep(page: str, notebook: Any, costs: dict[str, float], cache: JupyterCacheA
     cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
 
 
-def claims_of(notebook: Any) -> list[dict[str, Any]]:
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    return [output["data"][CLAIM] for output in outputs if CLAIM in output.get("data", {})]
+def claims_of(page: Any, executed: Any) -> list[dict[str, Any]]:
+    """Return a page's claims, each with the id of the figure above it in its section, if any.
+
+    Args:
+        page: The notebook with its text; what the cache keeps has none.
+        executed: The notebook with the outputs of the same code cells.
+    """
+    code_cells = (cell for cell in executed.cells if cell.cell_type == "code")
+    claims: list[dict[str, Any]] = []
+    figure = None
+    for cell in page.cells:
+        if cell.cell_type == "code":
+            for output in next(code_cells).get("outputs", []):
+                data = output.get("data", {})
+                if shown := FIGURE.search(data.get("text/html", "")):
+                    figure = shown[1]
+                if CLAIM in data:
+                    claims.append({**data[CLAIM], "figure": figure})
+        elif HEADING.search(cell.source):  # of another section, another topic
+            figure = None
+    return claims
 
 
 @contextlib.contextmanager
@@ -318,7 +338,8 @@ def execute_pages(cache: JupyterCacheAbstract) -> None:
     for page in names:  # on the first build, what the pages say of themselves alone
         if page not in last_runs and (stated := stated_seconds(page)):
             last_runs[page] = stated * PAGES_AT_ONCE
-    notebooks = {page: myst_nb_reader_plugin(str(ROOT / f"{page}.md")) for page in names}
+    sources = {page: myst_nb_reader_plugin(str(ROOT / f"{page}.md")) for page in names}
+    notebooks = dict(sources)
     cells = {
         page: sum(cell.cell_type == "code" for cell in notebook.cells)
         for page, notebook in notebooks.items()
@@ -356,7 +377,7 @@ def execute_pages(cache: JupyterCacheAbstract) -> None:
     claims = [
         {"page": page, "title": titles[page][2:].strip(), **claim}
         for page in names
-        for claim in claims_of(notebooks[page])
+        for claim in claims_of(sources[page], notebooks[page])
     ]
     pages_run = [{"page": page, "title": titles[page][2:].strip(), **runs[page]} for page in names]
     how = {"build": circumstances(claims), "pages": pages_run}
@@ -368,8 +389,10 @@ def execute_pages(cache: JupyterCacheAbstract) -> None:
 
 def build_site(cache_path: str) -> None:
     """Let Jupyter Book make the site from the cached outputs; a warning is an error."""
-    looks = hashlib.sha256((ROOT / "_ext/course.py").read_bytes())
-    looks.update((ROOT / "_static/course.css").read_bytes())
+    looks = hashlib.sha256()  # of what pages are written with, beside their own text
+    for pattern in ["_ext/*.py", "_static/*", "glossary.md"]:
+        for path in sorted(ROOT.glob(pattern)):
+            looks.update(path.read_bytes())
     overrides: dict[str, Any] = {
         "nb_execution_cache_path": cache_path,
         "course_repository": address()[0],

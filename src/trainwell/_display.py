@@ -1,5 +1,7 @@
-"""What claims and figures share: naming their data, and showing themselves."""
+"""What claims and figures share: a place on the page, naming their data, showing themselves."""
 
+import hashlib
+import re
 import sys
 from typing import Any, Protocol
 
@@ -14,6 +16,13 @@ class Data(Protocol):
     @property
     def stand_in(self) -> bool:
         """Whether they stand in for data that could not be had."""
+
+
+def identifier(kind: str, text: str) -> str:
+    """Return a name for a place on a page: the text's first words, and a hash of them all."""
+    words = re.findall(r"[a-z0-9]+", text.lower())[:6]
+    digest = hashlib.sha256(text.strip().encode()).hexdigest()[:6]
+    return "-".join([kind, *words, digest])
 
 
 def display(bundle: dict[str, Any]) -> None:

@@ -21,10 +21,8 @@ differences it covers the true mean in 75 % of cases with 3 seeds, 84 % with 5 a
 10, not in 95 %. Choose `at_least` and `margin` before you look, and leave room.
 """
 
-import hashlib
 import html
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +32,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from trainwell._display import Data, display
+from trainwell._display import Data, display, identifier
 from trainwell.runtime import profile
 
 MIME_TYPE = "application/vnd.trainwell.claim+json"
@@ -196,7 +194,7 @@ def make_record(sentence: str, evidence: Evidence, data: Data | None = None) -> 
         _check_arms(evidence)
         status, reason = "held" if holds else "failed", None
     return {
-        "id": _identifier(sentence),
+        "id": identifier("claim", sentence),
         "sentence": sentence.strip(),
         "kind": evidence.kind,
         "status": status,
@@ -380,13 +378,6 @@ def _differences(values: Mapping[str, Any]) -> Array:
     first, second = (numbers for name, numbers in values.items() if name != "seed")
     gaps: Array = np.subtract(first, second)
     return gaps
-
-
-def _identifier(sentence: str) -> str:
-    """Return a name for the claim's place on a page: its first words, and a hash of them all."""
-    words = re.findall(r"[a-z0-9]+", sentence.lower())[:6]
-    digest = hashlib.sha256(sentence.strip().encode()).hexdigest()[:6]
-    return "-".join(["claim", *words, digest])
 
 
 def _number(number: float, digits: int = 3) -> str:

@@ -27,7 +27,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.isotonic import isotonic_regression
 
-from trainwell._display import Data, display
+from trainwell._display import Data, display, identifier
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure as PlotlyFigure
@@ -101,12 +101,14 @@ def show(fig: Figure, *, alt: str, caption: str, data: Data | None = None) -> No
     Args:
         fig: The figure, at most `MAX_WIDTH`, 6 inches, wide.
         alt: What a reader who can't see the figure needs to know.
-        caption: What to see in it. The source of `data` is added.
+        caption: What to see in it. The source of `data` is added. No two figures of a page share
+            one: it names the figure's place, for links.
         data: The data set that the figure shows.
 
     Raises:
         ValueError: If `alt` or `caption` is empty, or the figure is too wide for a phone.
     """
+    place = identifier("figure", caption)
     caption = _caption(alt, caption, data)
     if fig.get_figwidth() > MAX_WIDTH:
         raise ValueError(
@@ -114,7 +116,7 @@ def show(fig: Figure, *, alt: str, caption: str, data: Data | None = None) -> No
             f"Use at most {MAX_WIDTH} and stack the panels."
         )
     figure = (
-        f'<figure class="tw-figure" style="margin: 1em 0">{_svg(fig, alt)}'
+        f'<figure class="tw-figure" id="{place}" style="margin: 1em 0">{_svg(fig, alt)}'
         f"<figcaption>{html.escape(caption)}</figcaption></figure>"
     )
     plt.close(fig)
@@ -136,12 +138,14 @@ def show_interactive(
     Args:
         fig: The figure. It is left as it is; what it does not set, it takes from `PLOTLY_STYLE`.
         alt: What a reader who can't see the figure needs to know.
-        caption: What to see in it. The source of `data` is added.
+        caption: What to see in it. The source of `data` is added. No two figures of a page share
+            one: it names the figure's place, for links.
         data: The data set that the figure shows.
 
     Raises:
         ValueError: If `alt` or `caption` is empty.
     """
+    place = identifier("figure", caption)
     caption = _caption(alt, caption, data)
     styled = type(fig)(fig)
     styled.layout.template = PLOTLY_STYLE  # in place of Plotly's own, not merged with it
@@ -154,7 +158,7 @@ def show_interactive(
     else:
         page = styled.to_json().replace("&", r"\u0026").replace("<", r"\u003c")
         bundle["text/html"] = (
-            '<figure class="tw-figure tw-interactive" style="margin: 1em 0">'
+            f'<figure class="tw-figure tw-interactive" id="{place}" style="margin: 1em 0">'
             f'<div class="tw-plot" role="img" aria-label="{html.escape(alt)}" '
             f'style="height: {_plotly_height(styled)}px"></div>'
             f"<noscript><p>This figure needs JavaScript. {html.escape(alt)}</p></noscript>"
