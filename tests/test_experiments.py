@@ -114,9 +114,18 @@ def test_if_all_runs_raise_so_does_the_grid(jobs):
         run(fails_at_two, {"i": [2, 2]}, jobs=jobs)
 
 
-def test_a_nan_is_a_value_like_any_other():
-    table = run(lambda i: {"loss": float("nan") if i else 0.5}, {"i": [0, 1]}, jobs=1)
-    assert table["loss"].isna().to_list() == [False, True]
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_nan_is_a_value_like_any_other_and_a_warning_tells(kept):
+    def diverges(i):
+        return {"loss": float("nan") if i else 0.5, "step": i}
+
+    grid = {"i": [0, 1, 2]}
+    message = r"2 of 3 runs have a nan; the first, with i=1, in \['loss'\]"
+    for _ in range(1 + kept):
+        with pytest.warns(UserWarning, match=message) as told:
+            table = run(diverges, grid, jobs=1, keep=kept)
+    assert told[0].filename == __file__
+    assert table["loss"].isna().to_list() == [False, True, True]
     assert "error" not in table
 
 

@@ -235,6 +235,30 @@ def test_nadams_momentum_warms_up_from_about_a_half():
     assert step == pytest.approx(expected)
 
 
+def test_nadams_paper_warms_up_250_times_as_slowly_and_fades_m_by_mu():
+    """Dozat's algorithm, line by line, beside Keras's."""
+
+    def paper(gradients, mu, beta_2=0.999):
+        w = m = v = 0.0
+        path, product = [], 1.0
+        for t, g in enumerate(gradients, start=1):
+            product *= mu(t)
+            m = mu(t) * m + (1 - mu(t)) * g
+            v = beta_2 * v + (1 - beta_2) * g**2
+            m_hat = mu(t + 1) * m / (1 - product * mu(t + 1)) + (1 - mu(t)) * g / (1 - product)
+            w = w - m_hat / (np.sqrt(v / (1 - beta_2**t)) + 1e-7)
+            path.append(w)
+        return np.array(path)
+
+    gradients = np.random.default_rng(0).normal(size=STEPS)
+    keras_optimizer = keras.optimizers.Nadam(1.0)
+    by_keras = path_of_keras(keras_optimizer, np.zeros(1), gradients[:, None])[1:, 0]
+    by_paper = paper(gradients, lambda t: 0.9 * (1 - 0.5 * 0.96 ** (t / 250)))
+    with_keras_mu = paper(gradients, lambda t: 0.9 * (1 - 0.5 * 0.96**t))
+    assert np.abs(by_paper - by_keras).max() > 1, "another warm-up"
+    assert np.abs(with_keras_mu - by_keras).max() > 0.1, "and another m"
+
+
 # What the papers promise.
 
 

@@ -4,6 +4,9 @@
 
 calls `train(rate=..., seed=...)` for every combination and returns one tidy table. A run that
 is done is kept on disk, by all that made it: interrupt a grid, call it again, and it goes on.
+
+The workers are the standard library's, not joblib's: joblib's replaces a worker whose memory grows,
+which TensorFlow's does, and each new one spends seconds on importing TensorFlow again.
 """
 
 import contextlib
@@ -71,7 +74,8 @@ def run(
     Returns:
         The rows of all runs, in the order of the grid, with a column for each of its names.
         If a run raises, the others go on: it has one row, with the error in a column `error`,
-        and a warning tells. It is not kept.
+        and a warning tells. It is not kept. A run with a nan is kept as it is, and a warning
+        tells.
 
     Raises:
         ValueError: If the grid has no values, or `jobs` is less than 1.
@@ -91,6 +95,7 @@ def run(
     progress = tqdm(results, total=len(points), unit="run", disable=not show_progress())
     tables = list(progress)
     _tell_errors(points, tables)
+    _tell_nans(points, tables)
     tables = [
         # A value may be a tuple, the units of a network say: as a list it is not spread over rows.
         table.assign(**{name: [value] * len(table) for name, value in point.items()})
@@ -212,10 +217,9 @@ def _tell_errors(points: list[dict[str, Any]], tables: list[pd.DataFrame]) -> No
     raised = [number for number, table in enumerate(tables) if TRACEBACK in table]
     if not raised:
         return
-    point, first = points[raised[0]], tables[raised[0]]
-    words = ", ".join(f"{name}={value!r}" for name, value in point.items())
+    first = tables[raised[0]]
     message = (
-        f"{len(raised)} of {len(points)} runs raised; the first, with {words}: "
+        f"{len(raised)} of {len(points)} runs raised; the first, with {_words(points[raised[0]])}: "
         f"{first['error'].item()}\n\n{first[TRACEBACK].item()}"
     )
     if len(raised) == len(points):
@@ -223,3 +227,21 @@ def _tell_errors(points: list[dict[str, Any]], tables: list[pd.DataFrame]) -> No
     warnings.warn(message, stacklevel=3)
     for number in raised:
         tables[number] = tables[number].drop(columns=TRACEBACK)
+
+
+def _tell_nans(points: list[dict[str, Any]], tables: list[pd.DataFrame]) -> None:
+    """Warn of the runs with a number that is nan: a training that diverges ends so."""
+    empty = [list(t.columns[t.isna().any()]) for t in (t.select_dtypes("number") for t in tables)]
+    with_nan = [number for number, columns in enumerate(empty) if columns]
+    if with_nan:
+        first = with_nan[0]
+        warnings.warn(
+            f"{len(with_nan)} of {len(points)} runs have a nan; the first, with "
+            f"{_words(points[first])}, in {empty[first]}. If its loss diverged, lower its "
+            "learning rate, or leave it out of means.",
+            stacklevel=3,
+        )
+
+
+def _words(point: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in point.items())

@@ -274,7 +274,8 @@ class Muon(Optimizer):
     Jordan et al., 'Muon: An optimizer for hidden layers in neural networks', 2024, with the
     weight decay and the scale of Liu et al., arXiv:2502.16982, as in Keras: a step's entries have
     a root mean square of about `rms_rate`, as Adam's have, whatever the matrix's shape. It is for
-    hidden layers; Keras's class updates everything that is not a matrix by Adam.
+    hidden layers; Keras's class updates everything that is not a matrix by AdamW, whose decay is an
+    argument of its own, `adam_weight_decay`, also 0.004.
     """
 
     momentum: float = 0.95
