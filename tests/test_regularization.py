@@ -10,7 +10,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from new_process import in_a_new_process
 
-from trainwell.regularization import SoftThreshold, project_max_norm, soft_threshold
+from trainwell.regularization import (
+    SoftThreshold,
+    checked_max_norm,
+    project_max_norm,
+    soft_threshold,
+)
 
 NOT_ABOVE_0 = [-0.1, 0, math.nan, math.inf]
 moderate = st.floats(-100, 100)
@@ -70,6 +75,7 @@ def test_max_norm_is_that_of_keras(shape, axis, max_value):
     w[..., 0] = 0
     expected = np.asarray(keras.constraints.MaxNorm(max_value, axis=axis)(w))
     np.testing.assert_allclose(project_max_norm(w, max_value, axis), expected, atol=1e-6)
+    np.testing.assert_array_equal(checked_max_norm(max_value, axis)(w), expected)
 
 
 def test_the_constraint_is_the_function():
@@ -140,5 +146,7 @@ def test_a_bad_threshold(value):
 
 @pytest.mark.parametrize("value", NOT_ABOVE_0)
 def test_a_bad_max_value(value):
-    with pytest.raises(ValueError, match=f"max_value must be a finite number above 0, got {value}"):
-        project_max_norm([[1.0]], value)
+    message = f"max_value must be a finite number above 0, got {value}"
+    for function in (checked_max_norm, lambda max_value: project_max_norm([[1.0]], max_value)):
+        with pytest.raises(ValueError, match=message):
+            function(value)

@@ -64,6 +64,24 @@ def project_max_norm(
     return projected
 
 
+def checked_max_norm(
+    max_value: float, axis: int | tuple[int, ...] = 0
+) -> keras.constraints.Constraint:
+    """Return Keras's `MaxNorm`, which takes a limit of 0, below 0 or nan without a word.
+
+    `Dense(100, kernel_constraint=checked_max_norm(1.0))` limits the layer's units after each step.
+
+    Args:
+        max_value: The largest norm allowed, a finite number above 0.
+        axis: The axes along which a vector lies, as in `project_max_norm`.
+
+    Raises:
+        ValueError: If `max_value` is not a finite number above 0.
+    """
+    _check("max_value", max_value)
+    return keras.constraints.MaxNorm(max_value, axis=axis)
+
+
 @keras.saving.register_keras_serializable(package="trainwell")
 class SoftThreshold(keras.constraints.Constraint):  # type: ignore[misc]
     """Soft-threshold a layer's weights after each step: an l1 penalty that reaches 0.

@@ -11,6 +11,7 @@ size.
 import contextlib
 import math
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -93,7 +94,8 @@ def fit(
             price of the speed: `TerminateOnNaN`, `ModelCheckpoint` and `TensorBoard` do.
 
     Returns:
-        The history. A loss that became nan or infinite is in it as it is.
+        The history. A loss that became nan or infinite is in it as it is, and `fit` warns of the
+        first epoch with one in training.
 
     Raises:
         ValueError: If the model is not compiled, data are empty or of different lengths,
@@ -118,6 +120,7 @@ def fit(
             verbose=0,
         ).history
     seconds = time.perf_counter() - start
+    _warn_if_not_finite(logs.get("loss", []))
     rows = [
         (epoch, "train", name, value)
         for name, values in logs.items()
@@ -126,6 +129,17 @@ def fit(
     ]
     frame = pd.DataFrame(rows + evaluate.rows, columns=["epoch", "split", "metric", "value"])
     return History(frame, seconds)
+
+
+def _warn_if_not_finite(losses: Sequence[float]) -> None:
+    for epoch, loss in enumerate(losses, start=1):
+        if not math.isfinite(loss):
+            message = (
+                f"the training loss became {loss} in epoch {epoch}: lower the learning rate, or "
+                "look for nan and very large numbers in the data."
+            )
+            warnings.warn(message, stacklevel=3)
+            return
 
 
 class _Evaluate(keras.callbacks.Callback):  # type: ignore[misc]
