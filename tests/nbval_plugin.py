@@ -8,12 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import kernels
 import nbformat
 import nbval.kernel
 import pytest
 from filelock import FileLock
 from nbval.plugin import IPyNbCell
 
+kernels.preload()
 LOCK = FileLock(Path(os.environ["SERIAL_KERNELS_LOCK"]))
 start_at_once: Callable[..., Any] = nbval.kernel.RunningKernel.__init__
 

@@ -34,7 +34,7 @@ def run_nbval(folder: Path) -> subprocess.CompletedProcess[str]:
         "TRAINWELL_PROGRESS": "0",
         "TRAINWELL_RUNS": str(folder / "runs"),
         "SERIAL_KERNELS_LOCK": str(folder / "kernels.lock"),
-        "PYTHONPATH": str(ROOT / "tests"),
+        "PYTHONPATH": f"{ROOT / 'tests'}{os.pathsep}{ROOT / 'tools'}",
     }
     # Not this project's pytest settings: nbval and the kernels warn in their own ways.
     command = [sys.executable, "-m", "pytest", "-c", os.devnull, "--rootdir", str(folder)]

@@ -26,6 +26,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import kernels
 import psutil
 import yaml
 from jupyter_book.sphinx import build_sphinx
@@ -437,6 +438,7 @@ def main() -> None:
         cache = open_cache()
         os.environ.setdefault("TRAINWELL_RUNS", str(Path(cache.path) / "runs"))
         try:
+            kernels.preload()
             execute_pages(cache)
         except PageError as error:
             print(f"\n{error}", flush=True)

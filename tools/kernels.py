@@ -1,0 +1,106 @@
+"""Kernels that start at once: copies of a process that has imported Keras.
+
+A kernel of its own for each page spends six seconds of processor time on importing TensorFlow.
+Here one process imports it, and forks into the kernels. It has not computed yet, so TensorFlow's
+threads, which a copy would lack, are not there yet; `trainwell.experiments` starts its workers in
+the same way.
+"""
+
+import contextlib
+import functools
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from typing import IO, Any
+
+import psutil
+from ipykernel.kernelapp import IPKernelApp
+from jupyter_client.provisioning import local_provisioner
+
+# What nearly every page imports.
+MODULES = ["matplotlib.pyplot", "trainwell.claims", "trainwell.experiments", "trainwell.figures"]
+MODULES += ["trainwell.datasets", "trainwell.models", "trainwell.training"]
+
+
+class Kernel(psutil.Process):  # type: ignore[misc]
+    """What jupyter_client asks of a `subprocess.Popen`. A kernel is no child of this process."""
+
+    stdin = stdout = stderr = None
+
+    def poll(self) -> int | None:
+        return None if self.is_running() else 0
+
+    def send_signal(self, sig: int) -> None:
+        with contextlib.suppress(psutil.NoSuchProcess):  # it ended just now
+            super().send_signal(sig)
+
+
+@functools.cache
+def original() -> subprocess.Popen[str]:
+    """Start the process that the kernels are copies of."""
+    return subprocess.Popen(
+        [sys.executable, __file__],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+
+
+def preload() -> None:
+    """Let all kernels that this process starts be copies of one that has imported Keras.
+
+    Elsewhere than on Linux, where a fork is not safe with every library, nothing changes.
+    """
+    if sys.platform != "linux":
+        return
+    one_at_a_time = threading.Lock()
+
+    def launch(cmd: list[str], cwd: Any = None, env: Any = None, **_: Any) -> Kernel:
+        arguments = cmd[cmd.index("ipykernel_launcher") + 1 :]
+        request = {"arguments": arguments, "cwd": str(cwd or os.getcwd()), "env": dict(env or {})}
+        with one_at_a_time:
+            print(json.dumps(request), file=original().stdin, flush=True)
+            return Kernel(int(original().stdout.readline()))  # type: ignore[union-attr]
+
+    local_provisioner.launch_kernel = launch
+
+
+def become_kernel(request: dict[str, Any], replies: IO[str]) -> None:
+    """Turn this copy into the kernel that was asked for; tell its number."""
+    os.setsid()  # to be killed with its workers
+    print(os.getpid(), file=replies, flush=True)
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for stream in range(3):
+        os.dup2(nowhere, stream)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ.update(request["env"])
+    os.chdir(request["cwd"])
+    del sys.path[0]  # this file's folder
+    ends_with = f"--IPKernelApp.parent_handle={os.getppid()}"
+    IPKernelApp.launch_instance(argv=[*request["arguments"], ends_with])
+
+
+def main() -> None:
+    """Import; then fork into a kernel for each line of the standard input."""
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(os.open(os.devnull, os.O_RDWR), 1)  # for what imports print
+    # Matplotlib asks when it is imported; a kernel would set it before.
+    os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    for module in MODULES:
+        importlib.import_module(module)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for a kernel that has ended
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who reads our replies will close the pipe
+    for line in sys.stdin:
+        if os.fork() == 0:
+            become_kernel(json.loads(line), replies)
+            return
+
+
+if __name__ == "__main__":
+    main()
