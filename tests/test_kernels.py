@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -12,69 +13,92 @@ from new_process import in_a_new_process
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere kernels are started")
 TOOLS = Path(__file__).resolve().parent.parent / "tools"
 
-# What a kernel says of itself, one after the other, in the process that starts them.
 START = f"""
 import json, os, sys
 sys.path.insert(0, {str(TOOLS)!r})
 import kernels
+from jupyter_client.launcher import launch_kernel
 from jupyter_client.manager import start_new_kernel
 
 kernels.preload()
-
-def ask(client, code):
-    said = []
-    client.execute_interactive(code, output_hook=lambda m: said.append(m["content"].get("text")))
-    return "".join(text for text in said if text)
 """
 
-
-def test_a_kernel_has_imported_keras_and_is_itself(tmp_path: Path) -> None:
-    code = """
-code = (
-    "import sys; known = 'tensorflow' in sys.modules; import json, os, threading, matplotlib;"
-    "print(json.dumps([os.getpid(), known, os.getcwd(), os.environ['COLOUR'],"
-    " os.getpgid(0) == os.getpid(), matplotlib.get_backend()]))"
-)
-said = []
-for colour in ("red", "blue"):
+ASK = """
+def ask(code, colour):
+    '''What a new kernel prints when it runs this code.'''
+    said = []
     environment = {**os.environ, "COLOUR": colour}
     manager, client = start_new_kernel(cwd=os.environ["THERE"], env=environment)
-    said.append(json.loads(ask(client, code)))
+    client.execute_interactive(
+        code, output_hook=lambda message: said.append(message["content"].get("text") or "")
+    )
     client.stop_channels()
     manager.shutdown_kernel()
     assert not manager.is_alive()
-print(json.dumps(said))
-"""
-    first, second = json.loads(in_a_new_process(START + code, THERE=str(tmp_path)))
-    assert first[0] != second[0]
-    inline = "module://matplotlib_inline.backend_inline"
-    assert first[1:] == [True, str(tmp_path), "red", True, inline]
-    assert second[3] == "blue"
+    return json.loads("".join(said))
 
+ITSELF = '''
+import sys
+known = "tensorflow" in sys.modules
+import json, os, matplotlib
+leads = os.getpgid(0) == os.getpid()
+print(json.dumps([known, os.getcwd(), os.environ["COLOUR"], leads, matplotlib.get_backend()]))
+'''
 
-def test_a_kernel_trains_as_one_that_was_started() -> None:
-    code = """
-import os
-code = '''
+TRAIN = '''
+import json, os, sys
+import trainwell.training
 import keras, numpy as np
 keras.utils.set_random_seed(0)
 model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4), keras.layers.Dense(1)])
 model.compile("adam", "mse")
 x = np.random.rand(40, 3).astype("float32")
 model.fit(x, x.sum(axis=1), epochs=2, verbose=0)
-print(float(model.evaluate(x, x.sum(axis=1), verbose=0)))
-print(os.environ.get("TF_NUM_INTRAOP_THREADS"), sys.path)
+loss = float(model.evaluate(x, x.sum(axis=1), verbose=0))
+print(json.dumps([loss, os.environ.get("TF_NUM_INTRAOP_THREADS"), sys.path]))
 '''
-for start in ("import os, sys\\n", "import os, sys, trainwell.training\\n"):
-    manager, client = start_new_kernel()
-    print(ask(client, start + code))
-    client.stop_channels()
-    manager.shutdown_kernel()
-    from jupyter_client.launcher import launch_kernel
-    kernels.local_provisioner.launch_kernel = launch_kernel  # the second is started
+
+WORK = '''
+import json
+from trainwell.experiments import run
+
+def look(seed):
+    import os
+    from pathlib import Path
+    maker = Path(f"/proc/{os.getppid()}/cmdline").read_text()
+    return {"copied": "kernels.py" in maker, "threads": os.environ["TF_NUM_INTEROP_THREADS"]}
+
+print(json.dumps(run(look, {"seed": [0, 1]}, jobs=2, keep=False).to_dict("list")))
+'''
+
+said = {"red": ask(ITSELF, "red"), "blue": ask(ITSELF, "blue")}
+said |= {"train": ask(TRAIN, "red"), "work": ask(WORK, "red")}
+kernels.local_provisioner.launch_kernel = launch_kernel
+said["started"] = ask(TRAIN, "red")
+print(json.dumps(said))
 """
-    copied, started = in_a_new_process(START + code).split("\n\n")
-    assert copied == started
+
+
+@pytest.fixture(scope="module")
+def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What kernels say of themselves: four copies, and one that was started as usual."""
+    there = tmp_path_factory.mktemp("there")
+    answers = in_a_new_process(START + ASK, THERE=str(there), TRAINWELL_PROGRESS="0")
+    return {"there": str(there), **json.loads(answers)}
+
+
+def test_a_kernel_has_imported_keras_and_is_itself(said: dict[str, Any]) -> None:
+    inline = "module://matplotlib_inline.backend_inline"
+    assert said["red"] == [True, said["there"], "red", True, inline]
+    assert said["blue"] == [True, said["there"], "blue", True, inline]
+
+
+def test_it_trains_as_one_that_was_started(said: dict[str, Any]) -> None:
+    assert said["train"] == said["started"]
+
+
+def test_its_workers_are_copies_too_with_their_own_threads(said: dict[str, Any]) -> None:
+    assert said["work"] == {"seed": [0, 1], "copied": [True, True], "threads": ["1", "1"]}
 
 
 def test_a_kernel_that_dies_is_noticed_and_none_outlives_its_starter() -> None:

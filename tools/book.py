@@ -357,6 +357,8 @@ def execute_pages(cache: JupyterCacheAbstract) -> None:
     # A page of which nothing is known may be long: it goes first. Its cells tell a little.
     todo = [page for page in names if page not in runs]
     todo.sort(key=lambda page: (last_runs.get(page, math.inf), cells[page]), reverse=True)
+    if len(todo) > 1:
+        kernels.preload()
     with ThreadPoolExecutor(PAGES_AT_ONCE) as threads:
         done = {threads.submit(execute, page, notebooks[page], progress): page for page in todo}
         try:
@@ -438,7 +440,6 @@ def main() -> None:
         cache = open_cache()
         os.environ.setdefault("TRAINWELL_RUNS", str(Path(cache.path) / "runs"))
         try:
-            kernels.preload()
             execute_pages(cache)
         except PageError as error:
             print(f"\n{error}", flush=True)

@@ -1,9 +1,9 @@
 """Kernels that start at once: copies of a process that has imported Keras.
 
-A kernel of its own for each page spends six seconds of processor time on importing TensorFlow.
-Here one process imports it, and forks into the kernels. It has not computed yet, so TensorFlow's
-threads, which a copy would lack, are not there yet; `trainwell.experiments` starts its workers in
-the same way.
+A kernel of its own for each page spends six seconds of processor time on importing TensorFlow, and
+the process that `trainwell.experiments` copies its workers from as much again. Here one process
+imports it, and forks into all of them. It has not computed yet, so TensorFlow's threads, which a
+copy would lack, are not there yet.
 """
 
 import contextlib
@@ -12,18 +12,26 @@ import importlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
+from multiprocessing import forkserver
+from multiprocessing.connection import arbitrary_address  # type: ignore[attr-defined]
 from typing import IO, Any
 
 import psutil
 from ipykernel.kernelapp import IPKernelApp
 from jupyter_client.provisioning import local_provisioner
 
+from trainwell.experiments import WORKER_ENVIRONMENT
+
 # What nearly every page imports.
 MODULES = ["matplotlib.pyplot", "trainwell.claims", "trainwell.experiments", "trainwell.figures"]
 MODULES += ["trainwell.datasets", "trainwell.models", "trainwell.training"]
+
+# NumPy reads this when it is imported, and a worker gets one thread.
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
 class Kernel(psutil.Process):  # type: ignore[misc]
@@ -44,6 +52,7 @@ def original() -> subprocess.Popen[str]:
     """Start the process that the kernels are copies of."""
     return subprocess.Popen(
         [sys.executable, __file__],
+        env={**os.environ, **ONE_THREAD},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -70,6 +79,29 @@ def preload() -> None:
     local_provisioner.launch_kernel = launch
 
 
+def provide_workers() -> None:
+    """Give this process a fork server that is a copy of it, where it would start one anew.
+
+    The standard library has no public way to say so; these names are the same in all versions of
+    Python that the course runs on.
+    """
+    server: Any = forkserver._forkserver
+    server._forkserver_address = arbitrary_address("AF_UNIX")
+    until_closed, server._forkserver_alive_fd = os.pipe()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(server._forkserver_address)
+        listener.listen()
+        server._forkserver_pid = os.fork()
+        if server._forkserver_pid == 0:
+            os.close(server._forkserver_alive_fd)
+            os.environ.update(WORKER_ENVIRONMENT)
+            try:
+                forkserver.main(listener.detach(), until_closed, [])
+            finally:
+                os._exit(0)
+    os.close(until_closed)
+
+
 def become_kernel(request: dict[str, Any], replies: IO[str]) -> None:
     """Turn this copy into the kernel that was asked for; tell its number."""
     os.setsid()  # to be killed with its workers
@@ -82,6 +114,7 @@ def become_kernel(request: dict[str, Any], replies: IO[str]) -> None:
     os.environ.update(request["env"])
     os.chdir(request["cwd"])
     del sys.path[0]  # this file's folder
+    provide_workers()
     ends_with = f"--IPKernelApp.parent_handle={os.getppid()}"
     IPKernelApp.launch_instance(argv=[*request["arguments"], ends_with])
 

@@ -7,9 +7,12 @@ PATH="$PWD/.venv/bin:$PATH"
 # The cells of the chapters and the labs are checked as notebooks, in a build folder.
 notebooks=_build/lint
 rm -rf "$notebooks" && mkdir -p "$notebooks"
-for chapter in chapters/*.md labs/lab_*.md; do
-  jupytext --quiet --to ipynb --output "$notebooks/$(basename "$chapter" .md).ipynb" "$chapter"
-done
+python - chapters/*.md labs/lab_*.md <<END
+import pathlib, sys
+import jupytext
+for source in map(pathlib.Path, sys.argv[1:]):
+    jupytext.write(jupytext.read(source), f"$notebooks/{source.stem}.ipynb")
+END
 
 if [ "${1:-}" = --fix ]; then
   ruff check --quiet --fix . && ruff format --quiet .

@@ -18,9 +18,23 @@ if [ "${#missing[@]}" -gt 0 ]; then
 fi
 
 tools/lint.sh
-# First the chapters: what their cells show makes the site that the browser looks at.
-python -m pytest tests/test_chapters.py --durations 1
-# A file's tests stay in one process: they share fixtures, and TensorFlow starts slowly. Three
-# processes, for many tests wait: for a browser, a kernel, a limit of time.
-python -m pytest -n "${TEST_PROCESSES:-3}" --dist loadfile --durations 5 \
-  --ignore tests/test_chapters.py "$@"
+
+# The chapters run first, and what their cells show makes the site that the browser looks at. All
+# other tests run beside them, for both often wait: for a kernel, a browser, a limit of time.
+chapters_and_site() {
+  python -m pytest tests/test_chapters.py --durations 1
+  TRAINWELL_PROFILE=quick python tools/book.py
+  # The tests of a page stay in one process, which opens it once.
+  python -m pytest -n 2 --dist loadgroup --durations 3 tests/test_site.py
+}
+mkdir -p _build
+chapters_and_site >_build/test-site.log 2>&1 &
+trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
+status=0
+# A file's tests stay in one process: they share fixtures, and TensorFlow starts slowly.
+python -m pytest -n "${TEST_PROCESSES:-2}" --dist loadfile --durations 5 \
+  --ignore tests/test_chapters.py --ignore tests/test_site.py "$@" || status=$?
+echo "test: waiting for the chapters and the site"
+wait $! || status=$?
+cat _build/test-site.log
+exit "$status"
