@@ -73,9 +73,16 @@ print(json.dumps(run(look, {"seed": [0, 1]}, jobs=2, keep=False).to_dict("list")
 
 said = {"red": ask(ITSELF, "red"), "blue": ask(ITSELF, "blue")}
 said |= {"train": ask(TRAIN, "red"), "work": ask(WORK, "red")}
+manager, client = start_new_kernel()
+client.execute("import os; os._exit(3)")
+while manager.is_alive():
+    pass
+manager, client = start_new_kernel()
+said["left"] = [manager.provisioner.pid, kernels.original().pid]
 kernels.local_provisioner.launch_kernel = launch_kernel
 said["started"] = ask(TRAIN, "red")
-print(json.dumps(said))
+print(json.dumps(said), flush=True)
+os._exit(0)  # as one that is killed
 """
 
 
@@ -101,18 +108,8 @@ def test_its_workers_are_copies_too_with_their_own_threads(said: dict[str, Any])
     assert said["work"] == {"seed": [0, 1], "copied": [True, True], "threads": ["1", "1"]}
 
 
-def test_a_kernel_that_dies_is_noticed_and_none_outlives_its_starter() -> None:
-    code = """
-manager, client = start_new_kernel()
-client.execute("import os; os._exit(3)")
-while manager.is_alive():
-    pass
-manager, client = start_new_kernel()
-print(json.dumps([manager.provisioner.pid, kernels.original().pid]), flush=True)
-os._exit(0)
-"""
-    left = json.loads(in_a_new_process(START + code))
+def test_a_kernel_that_dies_is_noticed_and_none_outlives_its_starter(said: dict[str, Any]) -> None:
     deadline = time.monotonic() + 60
-    while any(map(psutil.pid_exists, left)) and time.monotonic() < deadline:
+    while any(map(psutil.pid_exists, said["left"])) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert not any(map(psutil.pid_exists, left))
+    assert not any(map(psutil.pid_exists, said["left"]))

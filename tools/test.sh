@@ -25,14 +25,15 @@ chapters_and_site() {
   python -m pytest tests/test_chapters.py --durations 1
   TRAINWELL_PROFILE=quick python tools/book.py
   # The tests of a page stay in one process, which opens it once.
-  python -m pytest -n 2 --dist loadgroup --durations 3 tests/test_site.py
+  python -m pytest -n 3 --dist loadgroup --durations 3 tests/test_site.py
 }
 mkdir -p _build
 chapters_and_site >_build/test-site.log 2>&1 &
 trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
 status=0
-# A file's tests stay in one process: they share fixtures, and TensorFlow starts slowly.
-python -m pytest -n "${TEST_PROCESSES:-2}" --dist loadfile --durations 5 \
+# A file's tests stay in one process: they share fixtures, and TensorFlow starts slowly. The files
+# go in their order, for the longest have few tests, and would come last.
+python -m pytest -n "${TEST_PROCESSES:-2}" --dist loadfile --no-loadscope-reorder --durations 5 \
   --ignore tests/test_chapters.py --ignore tests/test_site.py "$@" || status=$?
 echo "test: waiting for the chapters and the site"
 wait $! || status=$?
