@@ -54,8 +54,9 @@ CACHES_KEPT = 3
 # Without the internet, to ask for a data set takes minutes: not at every build.
 HOURS_BETWEEN_TRIES = 6
 CELL_TIMEOUT_SECONDS = 20 * 60
-# While one page imports and draws, the runs of the other use the cores. A page takes up to 3 GB.
-PAGES_AT_ONCE = 2
+# While one page draws, the runs of the other use the cores. Most pages take up to 3 GiB, with their
+# workers; the two longest, which come first, take 6 and 4.
+PAGES_AT_ONCE = 2 if psutil.virtual_memory().total > 12 * 2**30 else 1
 FULL_JOBS = runtime.cores() // PAGES_AT_ONCE + experiments.MORE_RUNS_THAN_CORES
 # The runs of a preview are so short that processes to make them take longer to start.
 QUICK_JOBS = 1
