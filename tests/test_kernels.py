@@ -77,6 +77,12 @@ manager, client = start_new_kernel()
 client.execute("import os; os._exit(3)")
 while manager.is_alive():
     pass
+kernels.original().kill()
+try:
+    start_new_kernel()
+except RuntimeError as error:
+    said["error"] = str(error)
+kernels.original.cache_clear()
 manager, client = start_new_kernel()
 said["left"] = [manager.provisioner.pid, kernels.original().pid]
 kernels.local_provisioner.launch_kernel = launch_kernel
@@ -113,3 +119,7 @@ def test_a_kernel_that_dies_is_noticed_and_none_outlives_its_starter(said: dict[
     while any(map(psutil.pid_exists, said["left"])) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not any(map(psutil.pid_exists, said["left"]))
+
+
+def test_an_original_that_has_died_is_told(said: dict[str, Any]) -> None:
+    assert "has ended; to see why" in said["error"]

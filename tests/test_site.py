@@ -42,12 +42,12 @@ class QuietHandler(http.server.SimpleHTTPRequestHandler):
 
 
 class Visit:
-    """A page opened wide and in one theme, and what went wrong while it loaded."""
+    """A page opened at one width and in one theme, and what went wrong while it loaded."""
 
-    def __init__(self, browser: Browser, address: str, theme: str = "light"):
+    def __init__(self, browser: Browser, address: str, width: int = WIDE, theme: str = "light"):
         self.address = address
         self.complaints: list[str] = []
-        context = browser.new_context(viewport={"width": WIDE, "height": HEIGHT})
+        context = browser.new_context(viewport={"width": width, "height": HEIGHT})
         context.add_init_script(
             f"localStorage.setItem('mode', '{theme}'); localStorage.setItem('theme', '{theme}')"
         )
@@ -168,10 +168,11 @@ def opened_dark(opened: Opened) -> Iterator[Opened]:
     page.evaluate("document.documentElement.dataset.theme = 'light'")
 
 
-def test_a_page_that_opens_in_the_dark_stays_dark(browser: Browser, address: str) -> None:
-    with closing(Visit(browser, address, theme="dark")) as visit:
+def test_a_page_opens_in_the_dark_on_a_phone(browser: Browser, address: str) -> None:
+    with closing(Visit(browser, address, width=PHONE, theme="dark")) as visit:
         page = visit.open("chapters/11_3_0_surfaces")
         assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+        assert page.evaluate(TOO_WIDE) == []
         assert_ink_stands_out(("chapters/11_3_0_surfaces", page, []))
 
 

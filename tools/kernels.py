@@ -31,7 +31,9 @@ MODULES = ["matplotlib.pyplot", "trainwell.claims", "trainwell.experiments", "tr
 MODULES += ["trainwell.datasets", "trainwell.models", "trainwell.training"]
 
 # NumPy reads this when it is imported, and a worker gets one thread.
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+ONE_THREAD = {
+    name: WORKER_ENVIRONMENT[name] for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+}
 
 
 class Kernel(psutil.Process):  # type: ignore[misc]
@@ -73,8 +75,15 @@ def preload() -> None:
         arguments = cmd[cmd.index("ipykernel_launcher") + 1 :]
         request = {"arguments": arguments, "cwd": str(cwd or os.getcwd()), "env": dict(env or {})}
         with one_at_a_time:
-            print(json.dumps(request), file=original().stdin, flush=True)
-            return Kernel(int(original().stdout.readline()))  # type: ignore[union-attr]
+            with contextlib.suppress(BrokenPipeError):  # the empty reply tells
+                print(json.dumps(request), file=original().stdin, flush=True)
+            number = original().stdout.readline()  # type: ignore[union-attr]
+        if not number:
+            raise RuntimeError(
+                "the process that kernels are copied from has ended; "
+                f"to see why: {sys.executable} {__file__} </dev/null"
+            )
+        return Kernel(int(number))
 
     local_provisioner.launch_kernel = launch
 
@@ -105,7 +114,8 @@ def provide_workers() -> None:
 def become_kernel(request: dict[str, Any], replies: IO[str]) -> None:
     """Turn this copy into the kernel that was asked for; tell its number."""
     os.setsid()  # to be killed with its workers
-    print(os.getpid(), file=replies, flush=True)
+    print(os.getpid(), file=replies)
+    replies.close()  # or who waits for a reply would not notice that the original has died
     nowhere = os.open(os.devnull, os.O_RDWR)
     for stream in range(3):
         os.dup2(nowhere, stream)

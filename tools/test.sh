@@ -28,8 +28,10 @@ chapters_and_site() {
   python -m pytest -n 3 --dist loadgroup --durations 3 tests/test_site.py
 }
 mkdir -p _build
+set -m # a process group of its own, so that an interrupt ends all of it
 chapters_and_site >_build/test-site.log 2>&1 &
-trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
+set +m
+trap "kill -- -$! 2>/dev/null || true" EXIT
 status=0
 # A file's tests stay in one process: they share fixtures, and TensorFlow starts slowly. The files
 # go in their order, for the longest have few tests, and would come last.
