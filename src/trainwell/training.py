@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from trainwell._traced import Step
 from trainwell.runtime import graphs_as_written, show_progress, shuffled_once, shuffles_anew
 
 # Small beside any data set; larger blocks are no faster, and Ctrl+C waits for the end of one.
@@ -103,13 +104,12 @@ def fit(
     """
     splits = _named_splits(validation_data)
     _check(model, {"x and y": (x, y), **splits}, epochs, batch_size)
-    evaluate = _Evaluate(splits)
     bar = tqdm(total=epochs, unit="epoch", leave=None, disable=not show_progress())
     in_blocks = _can_train_in_blocks(model) and not any(map(_acts_on_batches, callbacks))
+    evaluate = _Evaluate(splits)
     start = time.perf_counter()
-    if in_blocks and model.built:
-        # TensorFlow traces a step twice if the first time makes variables: the optimizer's and
-        # the metrics'. Make them before.
+    if in_blocks:
+        # A step is traced with the variables that are there: the optimizer's and the metrics' too.
         model._symbolic_build(data_batch=(x[:1], y[:1]))
     with bar, _blocks_of(batch_size, model) if in_blocks else contextlib.nullcontext():
         data = {"x": x, "y": y, "batch_size": batch_size}
@@ -153,6 +153,7 @@ class _Evaluate(keras.callbacks.Callback):  # type: ignore[misc]
             name: tuple(map(keras.ops.convert_to_tensor, split)) if self._is_small(split) else split
             for name, split in splits.items()
         }
+        self.step: Step | None = None
         self.rows: list[tuple[int, str, str, float]] = []
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
@@ -164,12 +165,20 @@ class _Evaluate(keras.callbacks.Callback):  # type: ignore[misc]
 
     def evaluate(self, x: Any, y: Any) -> dict[str, float]:
         if self._is_small((x, y)):
-            values = self.model.test_on_batch(x, y, return_dict=True)
+            values = self._as_one_batch(x, y)
         else:
             values = self.model.evaluate(
                 x, y, batch_size=EVALUATION_BATCH, verbose=0, return_dict=True
             )
         return {name: float(value) for name, value in values.items()}
+
+    def _as_one_batch(self, x: Any, y: Any) -> dict[str, Any]:
+        if not _can_train_in_blocks(self.model):
+            return self.model.test_on_batch(x, y, return_dict=True)  # type: ignore[no-any-return]
+        if self.step is None:
+            self.step = Step(self.model, "evaluate", lambda x, y: self.model.test_step((x, y)))
+        self.model.reset_metrics()
+        return self.step(x, y)  # type: ignore[no-any-return]
 
     @staticmethod
     def _is_small(split: Split) -> bool:
@@ -193,6 +202,7 @@ def _can_train_in_blocks(model: Any) -> bool:
     return (
         keras.backend.backend() == "tensorflow"
         and not model.jit_compile
+        and not model.run_eagerly
         and type(model).train_step is keras.Model.train_step
     )
 
@@ -212,28 +222,28 @@ def _in_blocks(x: Any, y: Any, batch_size: int) -> dict[str, Any]:
 @contextlib.contextmanager
 def _blocks_of(batch_size: int, model: Any) -> Iterator[None]:
     """Let the model take a block of examples as one step, and go through it batch by batch."""
-    one_step = model.train_step
 
-    def many_steps(block: Split) -> Any:
-        x, y = block
+    def train_on_block(x: Any, y: Any) -> Any:
         size = keras.ops.shape(x)[0]
 
         def step(start: Any) -> tuple[Any]:
             stop = keras.ops.minimum(start + batch_size, size)
-            one_step((x[start:stop], y[start:stop]))
+            model.train_step((x[start:stop], y[start:stop]))
             return (stop,)
 
         keras.ops.while_loop(lambda start: start < size, step, (0,))
         return model.get_metrics_result()
 
-    model.train_step = many_steps
-    model.train_function = None  # made for the step before, if there is one
+    step = Step(model, f"train {batch_size}", train_on_block)
+    steps_per_execution = model.steps_per_execution
+    model.steps_per_execution = 1  # a block is many steps already
+    model.train_function = lambda blocks: step(*next(blocks))
     try:
         with graphs_as_written():
             yield
     finally:
-        del model.train_step  # now it is the class's again
-        model.train_function = None
+        model.steps_per_execution = steps_per_execution
+        model.train_function = None  # Keras makes its own when it needs one
 
 
 def _acts_on_batches(callback: keras.callbacks.Callback) -> bool:
