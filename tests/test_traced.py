@@ -16,6 +16,7 @@ pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="only TensorFlow traces in `fit`"
 )
 
+sgd = keras.optimizers.SGD
 rng = np.random.default_rng(0)
 X, Y = rng.normal(size=(200, 6)).astype("float32"), rng.integers(3, size=200)
 VALID = X[:50], Y[:50]
@@ -52,6 +53,10 @@ def compiled(seed=0, *, optimizer=None, change=None, compile=None, **options):
     return model
 
 
+def make_of(model):
+    return _traced.make_of(model, trains=True)
+
+
 def assert_trained_as_by_keras(**options):
     """Fit one model plainly and one by `fit`, and compare the weights and the losses."""
     plain, fast = compiled(**options), compiled(**options)
@@ -77,6 +82,12 @@ def test_models_that_differ_in_seed_and_rate_share_a_step():
     for seed, rate in [(0, 0.01), (1, 0.1)]:
         assert_trained_as_by_keras(seed=seed, optimizer=lambda r=rate: sgd(r, momentum=0.9))
     assert len(_traced._kept) == 2, "one for training and one for evaluation"
+
+
+def test_optimizers_share_an_evaluation():
+    for optimizer in (sgd, keras.optimizers.Adam):
+        assert_trained_as_by_keras(optimizer=lambda kind=optimizer: kind(0.01))
+    assert len(_traced._kept) == 3
 
 
 def relu(x):
@@ -108,7 +119,6 @@ def own_loss(y, prediction):
     return keras.ops.mean((prediction - 1.0) ** 2, axis=-1)
 
 
-sgd = keras.optimizers.SGD
 DIFFERENT = {
     "units": {"units": 9},
     "activation": {"activation": "tanh"},
@@ -141,8 +151,8 @@ def test_a_model_that_differs_is_of_another_make(name):
     one, same, other = compiled(), compiled(seed=1), compiled(**DIFFERENT[name])
     for model in (one, same, other):
         model._symbolic_build(data_batch=(X[:1], Y[:1]))
-    assert _traced.make_of(one) == _traced.make_of(same) is not None
-    assert _traced.make_of(other) != _traced.make_of(one)
+    assert make_of(one) == make_of(same) is not None
+    assert make_of(other) != make_of(one)
 
 
 OWN = ["own function", "own loss", "own metric", "a method changed later"]
@@ -150,7 +160,7 @@ OWN = ["own function", "own loss", "own metric", "a method changed later"]
 
 @pytest.mark.parametrize("name", OWN)
 def test_what_a_reader_wrote_is_not_shared(name):
-    assert _traced.make_of(compiled(**DIFFERENT[name])) is None
+    assert make_of(compiled(**DIFFERENT[name])) is None
 
 
 @pytest.mark.parametrize("name", ["own function", "ours", "no decay of biases", "frozen"])
@@ -160,7 +170,7 @@ def test_after_another_model_it_trains_as_by_keras(name):
 
 
 def test_a_readers_own_layer_is_not_shared():
-    assert _traced.make_of(compiled(kind=Dropout)) is None
+    assert make_of(compiled(kind=Dropout)) is None
 
 
 def test_other_batches_and_other_data_have_their_own_step():
@@ -189,7 +199,7 @@ def test_as_many_steps_stay_as_said(monkeypatch):
     monkeypatch.setattr(_traced, "KEPT", 2)
     for units in (2, 3, 2, 4):
         fit(compiled(units=units), X, Y, epochs=1, batch_size=32)
-    assert len(_traced._kept) == 2
     before = list(_traced._kept)
+    assert len(before) == 2
     fit(compiled(units=2), X, Y, epochs=1, batch_size=32)
     assert set(_traced._kept) == set(before), "the last used stay"

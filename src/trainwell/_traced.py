@@ -18,7 +18,7 @@ from typing import Any
 import keras
 
 # So many traced steps stay, the last used. Each holds the variables of its first model.
-KEPT = 20
+KEPT = 50
 _kept: OrderedDict[str, tuple[Any, list[int]]] = OrderedDict()
 _lock = threading.Lock()
 # The classes and functions from here are told apart by their settings. A reader's own may not be.
@@ -34,12 +34,16 @@ class Step:
         model: A compiled model. Its variables are there, its optimizer's and its metrics' too.
         name: What the step does: steps of the same name do the same with models of the same make.
         function: The step. Takes tensors with one example a row, and returns tensors.
+        trains: Whether the step uses the optimizer. One that doesn't is the same with any.
     """
 
-    def __init__(self, model: Any, name: str, function: Callable[..., Any]) -> None:
+    def __init__(
+        self, model: Any, name: str, function: Callable[..., Any], *, trains: bool
+    ) -> None:
         self.model = model
         self.name = name
         self.function = function
+        self.trains = trains
         self.traced: dict[Any, tuple[Any, list[Any]]] = {}
 
     def __call__(self, *tensors: Any) -> Any:
@@ -61,9 +65,9 @@ class Step:
         """
         import tensorflow as tf
 
-        make = make_of(self.model)
+        make = make_of(self.model, self.trains)
         key = f"{self.name} {specs} {make}"
-        handles = [variable.handle for variable in _variables(self.model)]
+        handles = [variable.handle for variable in _variables(self.model, self.trains)]
         if key in _kept:
             _kept.move_to_end(key)
             traced, numbers = _kept[key]
@@ -78,17 +82,18 @@ class Step:
         return traced, inputs
 
 
-def _variables(model: Any) -> list[Any]:
-    return [*model.variables, *model.metrics_variables, *model.optimizer.variables]
+def _variables(model: Any, trains: bool) -> list[Any]:
+    of_optimizer = model.optimizer.variables if trains else []
+    return [*model.variables, *model.metrics_variables, *of_optimizer]
 
 
-def make_of(model: Any) -> str | None:
+def make_of(model: Any, trains: bool) -> str | None:
     """Return all that decides a compiled model's steps but the values of its variables.
 
     None if that can't be told: a layer, a loss or an optimizer of the reader's own may do what
     its settings don't say.
     """
-    parts = [model.optimizer, *model._flatten_layers()]
+    parts = [*model._flatten_layers(), *([model.optimizer] if trains else [])]
     functions = [f for part in parts for f in vars(part).values() if isinstance(f, FunctionType)]
     if not all(KNOWN.match(function.__module__) for function in functions):
         return None
@@ -96,24 +101,29 @@ def make_of(model: Any) -> str | None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what can't be saved: it is not to be saved
             config = keras.saving.serialize_keras_object(model)
-            optimizer = keras.saving.serialize_keras_object(model.optimizer)
-            config["compile_config"]["optimizer"] = optimizer  # it may have changed since
+            # As it is now: it may have changed since it was compiled.
+            config["compile_config"]["optimizer"] = _optimizer_of(model) if trains else None
     except (KeyError, NotImplementedError, TypeError, ValueError):
         return None
     if not _is_known(config):
         return None
-    del optimizer["config"]["name"]
-    if not isinstance(optimizer["config"]["learning_rate"], dict):  # a number is a variable
-        del optimizer["config"]["learning_rate"]
-    decays = [model.optimizer._use_weight_decay(weight) for weight in model.trainable_variables]
-    variables = [(str(v.shape), v.dtype, v.trainable) for v in _variables(model)]
+    variables = [(str(v.shape), v.dtype, v.trainable) for v in _variables(model, trains)]
     keras_settings = [keras.config.epsilon(), keras.config.image_data_format()]
-    make = json.dumps([config, decays, variables, keras_settings])
+    make = json.dumps([config, variables, keras_settings])
     # Keras numbers the names it gives: `dense_7` in one model is `dense_12` in the next.
     for number, layer in enumerate(model._flatten_layers()):
         name = re.sub(r"_\d+$", "", layer.name)
         make = make.replace(f'"{layer.name}"', f'"{name}#{number}"')
     return make
+
+
+def _optimizer_of(model: Any) -> dict[str, Any]:
+    optimizer = keras.saving.serialize_keras_object(model.optimizer)
+    del optimizer["config"]["name"]
+    if not isinstance(optimizer["config"]["learning_rate"], dict):  # a number is a variable
+        del optimizer["config"]["learning_rate"]
+    decays = [model.optimizer._use_weight_decay(weight) for weight in model.trainable_variables]
+    return {**optimizer, "decays": decays}
 
 
 def _is_known(config: Any) -> bool:

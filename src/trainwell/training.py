@@ -176,7 +176,9 @@ class _Evaluate(keras.callbacks.Callback):  # type: ignore[misc]
         if not _can_train_in_blocks(self.model):
             return self.model.test_on_batch(x, y, return_dict=True)  # type: ignore[no-any-return]
         if self.step is None:
-            self.step = Step(self.model, "evaluate", lambda x, y: self.model.test_step((x, y)))
+            self.step = Step(
+                self.model, "evaluate", lambda x, y: self.model.test_step((x, y)), trains=False
+            )
         self.model.reset_metrics()
         return self.step(x, y)  # type: ignore[no-any-return]
 
@@ -234,7 +236,7 @@ def _blocks_of(batch_size: int, model: Any) -> Iterator[None]:
         keras.ops.while_loop(lambda start: start < size, step, (0,))
         return model.get_metrics_result()
 
-    step = Step(model, f"train {batch_size}", train_on_block)
+    step = Step(model, f"train {batch_size}", train_on_block, trains=True)
     steps_per_execution = model.steps_per_execution
     model.steps_per_execution = 1  # a block is many steps already
     model.train_function = lambda blocks: step(*next(blocks))
