@@ -17,10 +17,8 @@ if [ "${#missing[@]}" -gt 0 ]; then
   fi
 fi
 
-tools/lint.sh
-
 # The chapters run first, and what their cells show makes the site that the browser looks at. All
-# other tests run beside them, for both often wait: for a kernel, a browser, a limit of time.
+# other checks run beside them, for both often wait: for a kernel, a browser, a limit of time.
 chapters_and_site() {
   python -m pytest tests/test_chapters.py --durations 1
   TRAINWELL_PROFILE=quick python tools/book.py
@@ -32,6 +30,7 @@ set -m # a process group of its own, so that an interrupt ends all of it
 chapters_and_site >_build/test-site.log 2>&1 &
 set +m
 trap "kill -- -$! 2>/dev/null || true" EXIT
+tools/lint.sh
 status=0
 # A file's tests stay in one process: they share fixtures, and TensorFlow starts slowly. The files
 # go in their order, for the longest have few tests, and would come last.
