@@ -17,10 +17,14 @@ if [ "${#missing[@]}" -gt 0 ]; then
   fi
 fi
 
+# As `make book` does: get the data, and say what stands in for those that can't be had.
+python -m trainwell data --fetch --retry-after 6
+
 # The chapters run first, and what their cells show makes the site that the browser looks at. All
 # other checks run beside them, for both often wait: for a kernel, a browser, a limit of time.
 chapters_and_site() {
-  python -m pytest tests/test_chapters.py --durations 1
+  # What is not here by now is not asked for again.
+  TRAINWELL_OFFLINE=1 python -m pytest tests/test_chapters.py --durations 1
   TRAINWELL_PROFILE=quick python tools/book.py
   # The tests of a page stay in one process, which opens it once.
   python -m pytest -n 3 --dist loadgroup --durations 3 tests/test_site.py

@@ -17,6 +17,8 @@ from typing import Any
 
 import keras
 
+from trainwell.runtime import traced
+
 # So many traced steps stay, the last used. Each holds the variables of its first model.
 KEPT = 50
 _kept: OrderedDict[str, tuple[Any, list[int]]] = OrderedDict()
@@ -44,42 +46,37 @@ class Step:
         self.name = name
         self.function = function
         self.trains = trains
-        self.traced: dict[Any, tuple[Any, list[Any]]] = {}
+        self.traced: dict[str, tuple[Any, list[Any]]] = {}
 
     def __call__(self, *tensors: Any) -> Any:
-        import tensorflow as tf
-
-        # The last batch of an epoch may be smaller: any number of examples will do.
-        specs = tuple(tf.TensorSpec([None, *t.shape[1:]], t.dtype) for t in tensors)
-        if specs not in self.traced:
-            self.traced[specs] = self._trace(specs)
-        traced, inputs = self.traced[specs]
+        kinds = str([(tensor.shape[1:], tensor.dtype) for tensor in tensors])
+        if kinds not in self.traced:
+            self.traced[kinds] = self._trace(kinds, tensors)
+        step, inputs = self.traced[kinds]
         with _lock:
-            traced.set_external_captures(inputs)  # another model may have used it meanwhile
-            return traced(*tensors)
+            step.set_external_captures(inputs)  # another model may have used it meanwhile
+            return step(*tensors)
 
-    def _trace(self, specs: tuple[Any, ...]) -> tuple[Any, list[Any]]:
+    def _trace(self, kinds: str, tensors: tuple[Any, ...]) -> tuple[Any, list[Any]]:
         """Return the traced step, and what it takes besides its arguments: this model's variables.
 
         Where the make is unknown, or the step takes anything else, it is this model's alone.
         """
-        import tensorflow as tf
-
         make = make_of(self.model, self.trains)
-        key = f"{self.name} {specs} {make}"
+        key = f"{self.name} {kinds} {make}"
         handles = [variable.handle for variable in _variables(self.model, self.trains)]
         if key in _kept:
             _kept.move_to_end(key)
-            traced, numbers = _kept[key]
-            return traced, [handles[number] for number in numbers]
-        traced = tf.function(self.function, autograph=False).get_concrete_function(*specs)
-        inputs = traced.captured_inputs
+            step, numbers = _kept[key]
+            return step, [handles[number] for number in numbers]
+        step = traced(self.function, *tensors)
+        inputs = step.captured_inputs
         number_of = {id(handle): number for number, handle in enumerate(handles)}
         if make is not None and all(id(each) in number_of for each in inputs):
-            _kept[key] = traced, [number_of[id(each)] for each in inputs]
+            _kept[key] = step, [number_of[id(each)] for each in inputs]
             if len(_kept) > KEPT:
                 _kept.popitem(last=False)
-        return traced, inputs
+        return step, inputs
 
 
 def _variables(model: Any, trains: bool) -> list[Any]:

@@ -124,6 +124,14 @@ def compiled(function: Callable[..., Any], *arguments: Any) -> Callable[..., Any
     return function
 
 
+def traced(function: Callable[..., Any], *tensors: Any) -> Any:
+    """Return `function` traced by TensorFlow, for any number of rows of tensors like these."""
+    import tensorflow as tf
+
+    rows = [tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype) for tensor in tensors]
+    return tf.function(function, autograph=False).get_concrete_function(*rows)
+
+
 @contextlib.contextmanager
 def graphs_as_written() -> Iterator[None]:
     """Keep TensorFlow from rewriting the graphs that it runs for the first time meanwhile.
