@@ -96,6 +96,11 @@ def fails_at_two(i):
     return {"value": i}
 
 
+def test_neighbours_are_one_workers_so_that_it_traces_them_once():
+    pids = run(lambda i: {"pid": os.getpid()}, {"i": range(20)}, jobs=2)["pid"].to_numpy()
+    assert (pids.reshape(4, 5) == pids[::5, None]).all()
+
+
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_a_run_that_raises_has_its_error_in_its_row(jobs):
     message = r"1 of 4 runs raised; the first, with i=2, name='x': ZeroDivisionError.*fails_at_two"

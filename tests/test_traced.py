@@ -1,6 +1,7 @@
 """One traced step serves many models: each must train as plain Keras would train it."""
 
 import copy
+from functools import partial
 
 import keras
 import numpy as np
@@ -121,6 +122,24 @@ def patch(model):
     model.layers[2].call = lambda x, **options: 2.0 * call(x, **options)
 
 
+class Doubled:
+    """What a layer does, twice as large: its method is bound to another object."""
+
+    def __init__(self, layer):
+        self.original = layer.call
+
+    def call(self, x, **options):
+        return 2.0 * self.original(x, **options)
+
+
+def patch_with_method(model):
+    model.layers[2].call = Doubled(model.layers[2]).call
+
+
+def patch_optimizer(model):
+    model.optimizer.update_step = partial(lambda *arguments: None)
+
+
 def own_loss(y, prediction):
     return keras.ops.mean((prediction - 1.0) ** 2, axis=-1)
 
@@ -146,6 +165,8 @@ DIFFERENT = {
     "no decay of biases": {"change": exclude},
     "a setting changed later": {"change": set_beta},
     "a method changed later": {"change": patch},
+    "a method of another object": {"change": patch_with_method},
+    "an optimizer's method": {"change": patch_optimizer},
     "loss": {"compile": {"loss": keras.losses.SparseCategoricalCrossentropy(ignore_class=0)}},
     "own loss": {"compile": {"loss": own_loss}},
     "own metric": {"compile": {"metrics": [own_loss]}},
@@ -167,6 +188,7 @@ def test_a_model_that_differs_is_of_another_make(name, make):
 
 
 OWN = ["own function", "own loss", "own metric", "a method changed later"]
+OWN += ["a method of another object", "an optimizer's method"]
 
 
 @pytest.mark.parametrize("name", OWN)

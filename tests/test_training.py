@@ -171,6 +171,35 @@ def test_the_model_is_left_as_it_was_found():
     np.testing.assert_allclose(fast.predict(X, verbose=0), plain.predict(X, verbose=0), atol=1e-6)
 
 
+def test_several_steps_at_a_time_miss_no_block(monkeypatch):
+    monkeypatch.setattr(training, "BLOCK_BYTES", 2 * X[:BATCH].nbytes)
+    plain, fast = [compiled(), compiled()]
+    for model, train in [(plain, plain_fit), (fast, lambda m: fit(m, X, Y, epochs=EPOCHS))]:
+        model.compile("adam", model.loss, jit_compile=False, steps_per_execution=4)
+        keras.utils.set_random_seed(1)
+        train(model)
+    assert plain.optimizer.iterations == fast.optimizer.iterations == 18 * EPOCHS
+    assert_same_weights(plain, fast)
+    assert fast.steps_per_execution == 4
+
+
+class CountsCalls(keras.layers.Layer):
+    """A layer that runs Python in every step, if the model runs eagerly."""
+
+    calls = 0
+
+    def call(self, x):
+        self.calls += 1
+        return x
+
+
+def test_a_model_that_runs_eagerly_does_so():
+    model = keras.Sequential([keras.layers.Flatten(), CountsCalls(), keras.layers.Dense(3)])
+    model.compile("sgd", "mse", run_eagerly=True)
+    fit(model, X, np.eye(3)[Y], epochs=EPOCHS, batch_size=BATCH)
+    assert model.layers[1].calls >= 18 * EPOCHS
+
+
 def test_a_model_that_has_been_used_trains_and_evaluates_on_all_the_data():
     def used():
         model = compiled()

@@ -12,7 +12,6 @@ import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable
-from types import FunctionType
 from typing import Any
 
 import keras
@@ -91,8 +90,9 @@ def make_of(model: Any, trains: bool) -> str | None:
     its settings don't say.
     """
     parts = [*model._flatten_layers(), *([model.optimizer] if trains else [])]
-    functions = [f for part in parts for f in vars(part).values() if isinstance(f, FunctionType)]
-    if not all(KNOWN.match(function.__module__) for function in functions):
+    # A reader's function may have the name of Keras's, or stand in the place of a method.
+    found = [value for part in parts for value in vars(part).values() if callable(value)]
+    if not all(KNOWN.match(getattr(value, "__module__", None) or "") for value in found):
         return None
     try:
         with warnings.catch_warnings():

@@ -43,6 +43,10 @@ WORKER_ENVIRONMENT = {
 # A run still waits many times a second, for TensorFlow hands its work from thread to thread. Some
 # more runs than cores use that time: on two cores, four take three quarters of the time of two.
 MORE_RUNS_THAN_CORES = 2
+# A worker takes up to so many neighbours of a grid at once: they mostly differ in their seed or
+# their learning rate only, and `fit` then traces one step for all. It takes fewer where some
+# workers would be left without work.
+AT_ONCE = 5
 # The column in which a run that raised brings its traceback.
 TRACEBACK = "_traceback"
 
@@ -138,16 +142,18 @@ def _in_parallel(
         return
     pickled = cloudpickle.dumps(function)  # plain pickle can't send a notebook's functions
     pool = _workers(jobs)
-    futures: dict[int, Future[pd.DataFrame]] = {}
+    missing = [number for number, result in enumerate(results) if result is None]
+    at_once = max(1, min(AT_ONCE, len(missing) // (2 * jobs)))
+    chunks = [missing[start : start + at_once] for start in range(0, len(missing), at_once)]
+    futures: list[Future[list[pd.DataFrame]]] = []
     try:
         with _environment(WORKER_ENVIRONMENT):  # a worker starts when there is work for it
-            for number, result in enumerate(results):
-                if result is None:
-                    futures[number] = pool.submit(
-                        _call_pickled, pickled, points[number], places[number]
-                    )
-        for number, result in enumerate(results):
-            yield futures[number].result() if result is None else result
+            for chunk in chunks:
+                work = [(points[number], places[number]) for number in chunk]
+                futures.append(pool.submit(_call_pickled, pickled, work))
+        made = itertools.chain.from_iterable(future.result() for future in futures)
+        for result in results:
+            yield next(made) if result is None else result
     except (BrokenProcessPool, KeyboardInterrupt) as error:
         _workers.cache_clear()  # the next call starts new ones
         pool.shutdown(wait=False, cancel_futures=True)
@@ -158,7 +164,7 @@ def _in_parallel(
             "Finished runs are kept: call it again to go on."
         ) from error
     finally:
-        for future in futures.values():
+        for future in futures:
             future.cancel()
 
 
@@ -191,8 +197,11 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _call_pickled(pickled: bytes, point: dict[str, Any], place: Path | None) -> pd.DataFrame:
-    return _call(cloudpickle.loads(pickled), point, place)
+def _call_pickled(
+    pickled: bytes, work: list[tuple[dict[str, Any], Path | None]]
+) -> list[pd.DataFrame]:
+    function = cloudpickle.loads(pickled)
+    return [_call(function, point, place) for point, place in work]
 
 
 def _call(function: Callable[..., Any], point: dict[str, Any], place: Path | None) -> pd.DataFrame:

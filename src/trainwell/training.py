@@ -3,9 +3,11 @@
 Between two small training steps, Keras on TensorFlow spends more time in Python and in fetching
 the next batch than the step itself takes. `fit` feeds Keras blocks of many batches, cut once for
 all epochs, and goes through a block inside TensorFlow. The batches are the same, in the same
-order, so the weights and the history are the same too. Elsewhere `fit` is Keras's own: on JAX,
-where a step does not wait for Python, and on a GPU, where XLA compiles a step for batches of one
-size.
+order, so the weights and the history are the same too. What TensorFlow traces for one model serves
+all models of its make: those that differ in weights, seeds or learning rate only.
+
+Elsewhere `fit` is Keras's own: on JAX, where a step does not wait for Python, and on a GPU, where
+XLA compiles a step for batches of one size.
 """
 
 import contextlib
@@ -104,9 +106,9 @@ def fit(
     """
     splits = _named_splits(validation_data)
     _check(model, {"x and y": (x, y), **splits}, epochs, batch_size)
+    evaluate = _Evaluate(splits)
     bar = tqdm(total=epochs, unit="epoch", leave=None, disable=not show_progress())
     in_blocks = _can_train_in_blocks(model) and not any(map(_acts_on_batches, callbacks))
-    evaluate = _Evaluate(splits)
     start = time.perf_counter()
     if in_blocks:
         # A step is traced with the variables that are there: the optimizer's and the metrics' too.
