@@ -173,7 +173,7 @@ CASES: dict[str, tuple[Any, tuple[float, float] | None, str]] = {
         "it wrote more than",
     ),
     "output": (first("for _ in range(1000): print('x' * 1000)"), (3, 4), "printed more than"),
-    "one huge output": (first("print('x' * 10**8)"), (3, 4), ""),
+    "one huge output": (first("print('x' * 2 * 2**23)"), (3, 4), ""),
     "endless output": (first("while True: print('x' * 1000)"), (0, 4), ""),
     "fork bomb": (first("import os\nwhile True: os.fork()"), (0, 4), "ended the kernel: it"),
     "exit": (first("import os\nos._exit(0)"), (0, 4), "the kernel ended"),
@@ -439,11 +439,11 @@ def test_points_that_a_person_gives_count_at_the_next_run(
 
 
 @boxed
-def test_a_class_of_thirty_sent_through_a_platform(tmp_path: Path) -> None:
+def test_a_class_sent_through_a_platform(tmp_path: Path) -> None:
     chance = random.Random(0)
     expected = {}
     with zipfile.ZipFile(tmp_path / "export.zip", "w") as archive:
-        for number in range(30):
+        for number in range(12):
             right = {n: chance.random() < 0.7 for n in ANSWERS}
             answers = {n: (ANSWERS if right[n] else WRONG)[n] for n in ANSWERS}
             notebook = student_notebook(answers, words=f"My reason number {number}.")

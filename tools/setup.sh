@@ -58,6 +58,8 @@ else
 fi
 "$uv" pip sync --quiet --require-hashes "$lock"
 "$uv" pip install --quiet --no-deps --no-build-isolation --editable .
+# Else the first ten processes that import TensorFlow each compile it, at the same time.
+.venv/bin/python -m compileall -q -j 0 .venv/lib/python*/site-packages/{tensorflow,keras,scipy,pandas}
 
 # A click on a chapter in JupyterLab opens it as a notebook.
 settings=.venv/share/jupyter/lab/settings
