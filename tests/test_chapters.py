@@ -18,6 +18,8 @@ import pytest
 from myst_nb.core.read import myst_nb_reader_plugin
 from nbformat.v4 import new_code_cell
 
+# What a library says that will change. A page that warns of something else means it.
+OUTDATED = re.compile(r".*(Deprecation|Future|Pandas\d+)Warning.*")
 # The code of a folded solution. A page shows it, and does not run it.
 SOLUTION = re.compile(r"^:::\{dropdown\} Solution\n```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
@@ -70,6 +72,8 @@ def test_every_chapter_runs_under_nbval(tmp_path: Path, monkeypatch: pytest.Monk
     for chapter in CHAPTERS:
         notebook = nbformat.read(tmp_path / f"{chapter.stem}.ipynb", as_version=4)
         outputs = [cell.outputs for cell in notebook.cells if cell.cell_type == "code"]
+        told = "".join(o.get("text", "") for shown in outputs for o in shown if "name" in o)
+        assert OUTDATED.findall(told) == [], f"{chapter.name}: {OUTDATED.search(told)}"
         solutions = SOLUTION.findall(chapter.read_text())
         keep_for_the_site(chapter, outputs[: len(outputs) - len(solutions)])
 
