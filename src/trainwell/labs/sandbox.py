@@ -44,6 +44,7 @@ START_SECONDS = 120  # a busy machine is slow; one that can't start a kernel at 
 INTERRUPT_SECONDS = 3  # how long a cell may take to end once it is interrupted
 WATCH_SECONDS = 0.05
 MOST_SILENT = 6  # times that long
+CONNECT_SECONDS = 15  # until a busy machine sends output again
 LARGEST_MESSAGE = 8 * MEBIBYTE  # a figure is a tenth of it
 WAITING_MESSAGES = 50
 
@@ -235,9 +236,14 @@ class Kernel:
                 yield None
 
     def _wait_for_output(self) -> None:
-        """Wait until output comes again: a message too large closes the connection for a moment."""
+        """Connect again, for ZeroMQ gives up a connection for good after a message too large."""
+        socket = self._client.iopub_channel.socket
+        url = socket.getsockopt(zmq.LAST_ENDPOINT).rstrip(b"\0")
+        with suppress(zmq.ZMQError):  # it is gone already
+            socket.disconnect(url)
+        socket.connect(url)
         sent: set[str] = set()
-        deadline = time.monotonic() + INTERRUPT_SECONDS
+        deadline = time.monotonic() + CONNECT_SECONDS
         for message in self._messages():
             if message and message["parent_header"].get("msg_id") in sent:
                 return
