@@ -4,6 +4,7 @@ import os
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 from new_process import in_a_new_process
 
@@ -112,6 +113,32 @@ def test_with_a_seed_one_order_in_all_epochs_else_a_new_one_in_each(seed, fast):
     last = model.history.history["last"]
     assert len(set(map(float, last))) == (3 if seed is None else 1)
     assert last[0] != x[-1]
+
+
+@pytest.mark.parametrize(
+    ("x", "y"),
+    [
+        (X.reshape(ROWS, 30).astype(np.float64), Y.astype(np.int8)),
+        (pd.DataFrame(X.reshape(ROWS, 30)), pd.Series(Y)),
+        (keras.ops.convert_to_tensor(X.reshape(ROWS, 30)), keras.ops.convert_to_tensor(Y)),
+    ],
+    ids=["64 bits", "pandas", "tensors"],
+)
+def test_data_of_other_kinds(x, y):
+    """Twice from one seed, for `fit` remembers the order of the first time."""
+    models = []
+    for how in ["plain", "fast", "fast"]:
+        keras.utils.set_random_seed(5)
+        model = mlp((16, 8), inputs=(30,), outputs=3)
+        model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+        if how == "plain":
+            model.fit(x, y, epochs=2, batch_size=BATCH, verbose=0)
+        else:
+            fit(model, x, y, epochs=2, batch_size=BATCH)
+        models.append(model)
+    plain, first, again = models
+    assert_same_weights(plain, first)
+    assert_same_weights(plain, again)
 
 
 def test_the_history_is_tidy():

@@ -165,14 +165,34 @@ def shuffles_anew() -> bool:
 def shuffled_once(x: Any, y: Any, size: int) -> Any:
     """Return a TensorFlow dataset of blocks of `size` examples, shuffled as Keras would do it.
 
-    Every pass through it gives the same blocks, which it keeps.
+    Every pass through it gives the same blocks, which it keeps. There must be a seed.
     """
     import tensorflow as tf
+    from keras.src.trainers.data_adapters.array_slicing import convert_to_sliceable
+    from tensorflow.python.eager import context
+
+    order = _order(context.global_seed(), len(x))
+    # As Keras does: 64-bit floats become 32-bit ones, for example.
+    x, y = map(tf.convert_to_tensor, convert_to_sliceable((x, y), target_backend="tensorflow"))
+    parts = [order[start : start + size] for start in range(0, len(order), size)]
+    blocks = [(tf.gather(x, part), tf.gather(y, part)) for part in parts]
+    return functools.reduce(
+        tf.data.Dataset.concatenate, map(tf.data.Dataset.from_tensors, blocks)
+    )
+
+
+@functools.lru_cache(maxsize=32)
+def _order(seed: int, rows: int) -> Any:
+    """Return the order in which Keras takes so many examples, with this seed of TensorFlow's.
+
+    A grid asks for few orders again and again, and Keras's input pipeline is slow to make.
+    """
+    import numpy as np
     from keras.src.trainers.data_adapters.array_data_adapter import ArrayDataAdapter
 
-    blocks = ArrayDataAdapter(x, y, batch_size=size, shuffle=True).get_tf_dataset()
-    datasets = map(tf.data.Dataset.from_tensors, blocks)
-    return functools.reduce(tf.data.Dataset.concatenate, datasets)
+    numbers = ArrayDataAdapter(np.arange(rows), batch_size=rows, shuffle=True)
+    (order,) = numbers.get_tf_dataset()
+    return order.numpy()
 
 
 def versions() -> dict[str, str]:

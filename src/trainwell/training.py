@@ -111,8 +111,7 @@ def fit(
     in_blocks = _can_train_in_blocks(model) and not any(map(_acts_on_batches, callbacks))
     start = time.perf_counter()
     if in_blocks:
-        # A step is traced with the variables that are there: the optimizer's and the metrics' too.
-        model._symbolic_build(data_batch=(x[:1], y[:1]))
+        _make_variables(model, x[:1], y[:1])
     with bar, _blocks_of(batch_size, model) if in_blocks else contextlib.nullcontext():
         data = {"x": x, "y": y, "batch_size": batch_size}
         logs = model.fit(
@@ -209,6 +208,18 @@ def _can_train_in_blocks(model: Any) -> bool:
         and not model.run_eagerly
         and type(model).train_step is keras.Model.train_step
     )
+
+
+def _make_variables(model: Any, x: Any, y: Any) -> None:
+    """Give the optimizer and the metrics their variables: a step is traced with what is there."""
+    shape = model.output_shape if isinstance(model, keras.Sequential) and model.built else None
+    if isinstance(shape, tuple) and all(isinstance(length, int) for length in shape[1:]):
+        # Keras would call the model and its loss symbolically, only to learn the outputs' shape.
+        outputs = np.zeros((1, *shape[1:]), keras.config.floatx())
+        for part in (model._compile_metrics, model._compile_loss):
+            if part is not None and not part.built:
+                part.build(y, outputs)
+    model._symbolic_build(data_batch=(x, y))
 
 
 def _in_blocks(x: Any, y: Any, batch_size: int) -> dict[str, Any]:
