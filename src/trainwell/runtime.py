@@ -176,9 +176,7 @@ def shuffled_once(x: Any, y: Any, size: int) -> Any:
     x, y = map(tf.convert_to_tensor, convert_to_sliceable((x, y), target_backend="tensorflow"))
     parts = [order[start : start + size] for start in range(0, len(order), size)]
     blocks = [(tf.gather(x, part), tf.gather(y, part)) for part in parts]
-    return functools.reduce(
-        tf.data.Dataset.concatenate, map(tf.data.Dataset.from_tensors, blocks)
-    )
+    return functools.reduce(tf.data.Dataset.concatenate, map(tf.data.Dataset.from_tensors, blocks))
 
 
 @functools.lru_cache(maxsize=32)
