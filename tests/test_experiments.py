@@ -324,8 +324,8 @@ def test_after_an_interrupt_the_workers_are_replaced():
     assert len(run(fails_at_two, {"i": [0, 1]}, jobs=2)) == 2
 
 
-@pytest.mark.parametrize(("device", "jobs"), [("CPU", 7), ("NVIDIA H100", 1)])
-def test_by_default_two_processes_more_than_cores_but_one_on_a_gpu(device, jobs, monkeypatch):
+@pytest.mark.parametrize(("device", "jobs"), [("CPU", 5), ("NVIDIA H100", 1)])
+def test_by_default_a_process_a_core_but_one_on_a_gpu(device, jobs, monkeypatch):
     def asked(function, points, places, jobs):
         return iter([pd.DataFrame({"jobs": [jobs]})])
 

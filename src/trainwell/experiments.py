@@ -40,9 +40,6 @@ WORKER_ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
     "TRAINWELL_PROGRESS": "0",
 }
-# A run still waits many times a second, for TensorFlow hands its work from thread to thread. Some
-# more runs than cores use that time: on two cores, four take three quarters of the time of two.
-MORE_RUNS_THAN_CORES = 2
 # A worker takes up to so many neighbours of a grid at once: they mostly differ in their seed or
 # their learning rate only, and `fit` then traces one step for all. It takes fewer where some
 # workers would be left without work.
@@ -69,7 +66,7 @@ def run(
         grid: For each argument, the values to try: `{"rate": [0.0, 0.2], "seed": [0, 1, 2]}`.
         jobs: How many runs at a time, each in a process of its own with one thread; 1 means one
             after the other in this process. None means 1 on a GPU; on a CPU, what the variable
-            `TRAINWELL_JOBS` says, else two more than there are cores.
+            `TRAINWELL_JOBS` says, else as many as there are cores.
         keep: Whether to keep finished runs in the folder `TRAINWELL_RUNS` (else the user's
             cache), and take them from there. A run is made anew when its arguments, the code of
             `function` and of what it calls in the same file, the package, the data, the profile
@@ -88,7 +85,7 @@ def run(
     """
     points = _points(grid)
     if jobs is None:
-        on_cpu = int(os.environ.get("TRAINWELL_JOBS", cores() + MORE_RUNS_THAN_CORES))
+        on_cpu = int(os.environ.get("TRAINWELL_JOBS", cores()))
         jobs = on_cpu if device() == "CPU" else 1
     if jobs < 1:
         raise ValueError(f"jobs must be at least 1, got {jobs}.")
