@@ -5,7 +5,6 @@ import math
 import keras
 import numpy as np
 import pytest
-from new_process import in_a_new_process
 
 from trainwell.from_scratch import Momentum, Nesterov
 from trainwell.schedules import OneCycle, OneCycleSGD, PowerDecay, lr_range_test
@@ -414,24 +413,3 @@ def test_models_that_cannot_be_tested():
 
 
 # JAX.
-
-JAX = """
-import keras
-import pathlib
-import tempfile
-import test_schedules as t
-
-assert keras.backend.backend() == "jax"
-t.test_a_compiled_step_uses_the_momentum_of_its_step(nesterov=True, steps_per_execution=1)
-with tempfile.TemporaryDirectory() as folder:
-    make = lambda: t.OneCycleSGD(t.OneCycle(0.1, 32), nesterov=True)
-    t.test_a_saved_model_trains_on_where_it_stopped(make, pathlib.Path(folder))
-t.test_power_decay_is_its_formula(0.5)
-t.test_the_model_is_left_as_it_was_found(True)
-print("same on", keras.backend.backend())
-"""
-
-
-def test_on_jax():
-    pytest.importorskip("jax")
-    assert in_a_new_process(JAX, KERAS_BACKEND="jax", JAX_PLATFORMS="cpu") == "same on jax"

@@ -388,28 +388,6 @@ def test_progress(shown, monkeypatch, capfd):
     assert ("2/2" in err and "epoch" in err and "val_loss=" in err) == (shown == "1")
 
 
-JAX = """
-import keras
-import test_training as t
-
-assert keras.backend.backend() == "jax"
-plain = t.compiled("sgd", units=(8,))
-expected = t.plain_fit(plain, validation_data=t.VALID)
-fast, recorder = t.compiled("sgd", units=(8,)), t.Recorder()
-history = t.fit(fast, t.X, t.Y, epochs=t.EPOCHS, validation_data=t.VALID, callbacks=[recorder])
-t.assert_same_weights(plain, fast)
-losses = t.values(history.frame, "valid", "loss")
-t.np.testing.assert_allclose(losses, expected["val_loss"], rtol=1e-5)
-assert recorder.blocks == [18] * t.EPOCHS, "blocks bring JAX nothing"
-print("same on", keras.backend.backend())
-"""
-
-
-def test_on_jax():
-    pytest.importorskip("jax")
-    assert in_a_new_process(JAX, KERAS_BACKEND="jax", JAX_PLATFORMS="cpu") == "same on jax"
-
-
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs Linux's CPU affinity")
 def test_one_thread_on_a_small_machine_unless_the_reader_says_otherwise():
     code = (

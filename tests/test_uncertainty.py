@@ -4,7 +4,6 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
-from new_process import in_a_new_process
 
 from trainwell import uncertainty
 from trainwell.layers import MCAlphaDropout, MCDropout
@@ -394,19 +393,3 @@ def test_temperature_scaling_finds_how_far_logits_were_blown_up(temperature):
 def test_bad_arguments_of_the_scores(call, message):
     with pytest.raises(ValueError, match=message):
         call()
-
-
-JAX = """
-import keras
-import test_uncertainty as t
-
-assert keras.backend.backend() == "jax"
-t.test_batch_by_batch()
-t.test_the_model_is_left_as_it_was_found(t.noisy)
-print("same on", keras.backend.backend())
-"""
-
-
-def test_on_jax():
-    pytest.importorskip("jax")
-    assert in_a_new_process(JAX, KERAS_BACKEND="jax", JAX_PLATFORMS="cpu") == "same on jax"
