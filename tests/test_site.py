@@ -96,8 +96,17 @@ EACH_PAGE = {page: pytest.param(page, marks=pytest.mark.xdist_group(page)) for p
 
 
 @pytest.fixture(scope="module", params=EACH_PAGE.values())
-def opened(request: pytest.FixtureRequest, browser: Browser, address: str) -> Iterator[Opened]:
+def opened(
+    request: pytest.FixtureRequest,
+    browser: Browser,
+    address: str,
+    tmp_path_factory: pytest.TempPathFactory,
+    testrun_uid: str,
+) -> Iterator[Opened]:
     """Each page, opened once, wide and light: the tests share it, and leave it so."""
+    # Processes that open the same page take twice as long, and nothing else would tell.
+    once = tmp_path_factory.getbasetemp().parent / f"{testrun_uid} {letters(request.param)}"
+    once.touch(exist_ok=False)
     with closing(Visit(browser, address)) as visit:
         page = visit.open(request.param)
         page.add_style_tag(content="* { transition: none !important }")  # a colour is what it is
