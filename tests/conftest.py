@@ -5,12 +5,25 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
+from jupyter_client.provisioning import local_provisioner
 from playwright.sync_api import Browser, sync_playwright
 
 NAMES = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
 CHROMIUM = next((path for path in map(shutil.which, NAMES) if path), None)
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
 FLAGS += ["--disable-dev-shm-usage"]  # in a container, shared memory may be too small for a page
+
+
+@pytest.fixture(scope="module")
+def copied_kernels() -> Iterator[None]:
+    """Let kernels be copies of a process that has imported Keras, as in the build of the book."""
+    import kernels
+
+    with pytest.MonkeyPatch.context() as until_then:
+        as_usual = local_provisioner.launch_kernel
+        until_then.setattr(local_provisioner, "launch_kernel", as_usual)
+        kernels.preload()
+        yield
 
 
 @pytest.fixture(scope="session")

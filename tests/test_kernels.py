@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere kerne
 TOOLS = Path(__file__).resolve().parent.parent / "tools"
 
 START = f"""
-import json, os, sys
+import json, os, sys, time
 sys.path.insert(0, {str(TOOLS)!r})
 import kernels
 from jupyter_client.launcher import launch_kernel
@@ -74,6 +74,12 @@ print(json.dumps(run(look, {"seed": [0, 1]}, jobs=2, keep=False).to_dict("list")
 said = {"red": ask(ITSELF, "red"), "blue": ask(ITSELF, "blue")}
 said |= {"train": ask(TRAIN, "red"), "work": ask(WORK, "red")}
 manager, client = start_new_kernel()
+client.shutdown()
+deadline = time.monotonic() + 10
+while manager.is_alive() and time.monotonic() < deadline:
+    time.sleep(0.1)
+said["ended when asked"] = not manager.is_alive()
+manager, client = start_new_kernel()
 client.execute("import os; os._exit(3)")
 while manager.is_alive():
     pass
@@ -112,6 +118,11 @@ def test_it_trains_as_one_that_was_started(said: dict[str, Any]) -> None:
 
 def test_its_workers_are_copies_too_with_their_own_threads(said: dict[str, Any]) -> None:
     assert said["work"] == {"seed": [0, 1], "copied": [True, True], "threads": ["1", "1"]}
+
+
+def test_a_kernel_ends_when_it_is_asked_to(said: dict[str, Any]) -> None:
+    """Its manager would wait for some seconds, and then kill it."""
+    assert said["ended when asked"]
 
 
 def test_a_kernel_that_dies_is_noticed_and_none_outlives_its_starter(said: dict[str, Any]) -> None:

@@ -26,6 +26,7 @@ from trainwell.labs.trial import SEEDS
 
 ROOT = Path(__file__).resolve().parent.parent
 LABS = sorted((ROOT / "labs").glob("lab_*.md"))
+pytestmark = pytest.mark.usefixtures("copied_kernels")
 each_lab = pytest.mark.parametrize("source", LABS, ids=lambda path: path.stem)
 
 HEADER = "---\njupytext:\n  text_representation:\n    format_name: myst\n"

@@ -21,7 +21,9 @@ SITES = [ROOT / "_build" / "html", ROOT / "_build" / "quick" / "html"]
 
 
 @pytest.fixture(scope="module")
-def zips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, bytes]]:
+def zips(
+    copied_kernels: None, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, dict[str, bytes]]:
     """Release two labs and the site that was built last; return the content of each zip."""
     folder = tmp_path_factory.mktemp("release")
     (folder / "labs").mkdir()

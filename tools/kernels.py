@@ -6,6 +6,7 @@ imports it, and forks into all of them. It has not computed yet, so TensorFlow's
 copy would lack, are not there yet.
 """
 
+import atexit
 import contextlib
 import functools
 import importlib
@@ -110,6 +111,16 @@ def provide_workers() -> None:
                 os._exit(0)
     os.close(until_closed)
 
+    def forget_when_ended(*_: Any) -> None:
+        with contextlib.suppress(ChildProcessError):  # somebody else was quicker
+            pid = server._forkserver_pid
+            if pid and os.waitpid(pid, os.WNOHANG)[0]:
+                server._forkserver_pid = None
+
+    # A kernel that is to end waits until it has no child left, also for one that has ended and
+    # that nobody took note of.
+    signal.signal(signal.SIGCHLD, forget_when_ended)
+
 
 def become_kernel(request: dict[str, Any], replies: IO[str]) -> None:
     """Turn this copy into the kernel that was asked for; tell its number."""
@@ -119,7 +130,6 @@ def become_kernel(request: dict[str, Any], replies: IO[str]) -> None:
     nowhere = os.open(os.devnull, os.O_RDWR)
     for stream in range(3):
         os.dup2(nowhere, stream)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.update(request["env"])
     os.chdir(request["cwd"])
@@ -127,6 +137,8 @@ def become_kernel(request: dict[str, Any], replies: IO[str]) -> None:
     provide_workers()
     ends_with = f"--IPKernelApp.parent_handle={os.getppid()}"
     IPKernelApp.launch_instance(argv=[*request["arguments"], ends_with])
+    atexit._run_exitfuncs()
+    os._exit(0)  # to take all of Keras apart, object by object, would take two seconds
 
 
 def main() -> None:
