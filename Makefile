@@ -10,6 +10,10 @@ PORT ?= 8000
 SITE := _build/$(if $(filter quick,$(PROFILE)),quick/)html
 export TRAINWELL_PROFILE := $(PROFILE)
 export TF_CPP_MIN_LOG_LEVEL := 3
+# Pages and labs run in folders of their own: let a relative folder mean the same there.
+ifneq ($(TRAINWELL_DATA),)
+override export TRAINWELL_DATA := $(shell cd "$(TRAINWELL_DATA)" 2>/dev/null && pwd || echo "$(TRAINWELL_DATA)")
+endif
 # Some machines switch bytecode off: TensorFlow then takes 12 s to import instead of 4, every time.
 unexport PYTHONDONTWRITEBYTECODE
 

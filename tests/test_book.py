@@ -148,6 +148,18 @@ def test_make_lab_lets_root_in_and_gives_no_one_else_that_option(tmp_path: Path)
     assert "--allow-root" not in commands_of(tmp_path, "lab", user=1000)
 
 
+@pytest.mark.parametrize(("given", "passed_on"), [("here", "here"), ("not here", None)])
+def test_a_relative_folder_of_data_means_the_same_everywhere(
+    tmp_path: Path, given: str, passed_on: str | None
+) -> None:
+    (tmp_path / "here").mkdir()
+    show = ["--eval", "show: ; @echo $$TRAINWELL_DATA", "show", f"TRAINWELL_DATA={given}"]
+    command = ["make", "--silent", "--file", str(ROOT / "Makefile"), *show]
+    told = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    # A folder that is not there goes on as it is, to the error that names it.
+    assert told.strip() == (str(tmp_path / passed_on) if passed_on else given)
+
+
 def test_a_page_says_how_long_it_runs() -> None:
     """For its readers, and for the order in which a first build executes the pages."""
     for page in book.pages():
