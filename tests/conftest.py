@@ -24,6 +24,9 @@ def copied_kernels() -> Iterator[None]:
         until_then.setattr(local_provisioner, "launch_kernel", as_usual)
         kernels.preload()
         yield
+    if kernels.original.cache_info().currsize:
+        kernels.original().communicate()  # it ends with its input
+        kernels.original.cache_clear()
 
 
 @pytest.fixture(scope="session")
