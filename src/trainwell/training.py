@@ -225,13 +225,16 @@ def _make_variables(model: Any, x: Any, y: Any) -> None:
 def _in_blocks(x: Any, y: Any, batch_size: int) -> dict[str, Any]:
     """Return what Keras is to be fed: blocks of whole batches, in the order that it would take."""
     size = batch_size * max(1, BLOCK_BYTES // (batch_size * np.asarray(x[:1]).nbytes))
-    if shuffles_anew() or len(x) // size >= COPY_BLOCKS:
-        # Keras shuffles anew in every epoch. Told how many blocks there are, it prepares the data
-        # once an epoch, else twice.
-        return {"x": x, "y": y, "batch_size": size, "steps_per_epoch": -(-len(x) // size)}
-    # With a seed every epoch has the same order. Keras would still shuffle and cut in each, which
-    # takes as long as training on a thousand examples: let it do so once.
-    return {"x": shuffled_once(x, y, size), "shuffle": False}
+    blocks = -(-len(x) // size)
+    if shuffles_anew() or blocks > COPY_BLOCKS:
+        data = {"x": x, "y": y, "batch_size": size}
+    else:
+        # With a seed every epoch has the same order. Keras would still shuffle and cut in each,
+        # which takes as long as training on a thousand examples: let it do so once. Without an
+        # end, the data need one iterator, not two an epoch, and those take as long again.
+        data = {"x": shuffled_once(x, y, size).repeat(), "shuffle": False}
+    # Told how many blocks an epoch has, Keras does not prepare the next epoch's twice.
+    return {**data, "steps_per_epoch": blocks}
 
 
 @contextlib.contextmanager
