@@ -92,6 +92,29 @@ def test_a_cell_that_raises_stops_the_build(course: Path) -> None:
     assert not (course / "_build/html/page.html").exists()
 
 
+def test_a_kernel_that_dies_stops_the_build(course: Path) -> None:
+    """As when memory runs out."""
+    dies = "import os\nos.kill(os.getpid(), 9)"
+    (course / "page.md").write_text(PAGE.replace("print(6 * 7)", dies))
+    result = build(course)
+    assert result.returncode != 0
+    assert "page.md: cell 2, line 14" in result.stdout
+    assert "Kernel died" in result.stdout
+    assert "Traceback" not in result.stderr
+
+
+def test_data_that_can_not_be_used_stop_the_build(
+    course: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (course / "data").mkdir()
+    (course / "data" / "concrete.csv").write_text("not,what,it,says\n")
+    monkeypatch.setenv("TRAINWELL_DATA", str(course / "data"))
+    result = build(course)
+    assert result.returncode != 0
+    assert "concrete.csv" in result.stdout + result.stderr
+    assert "Traceback" not in result.stderr
+
+
 @pytest.mark.skipif(book.PAGES_AT_ONCE < 2, reason="too little memory for two pages at once")
 def test_a_page_that_raises_does_not_wait_for_the_others(course: Path) -> None:
     (course / "_toc.yml").write_text((course / "_toc.yml").read_text() + "  - file: slow\n")
@@ -219,6 +242,8 @@ def test_the_key_covers_source_lock_data_and_profile(
             stream.write("# changed\n")
         keys.append(book.environment_key())
     monkeypatch.setattr(book.datasets, "fingerprint", lambda: "other data")
+    keys.append(book.environment_key())
+    monkeypatch.setenv("GPU", "1")
     keys.append(book.environment_key())
     monkeypatch.setattr(book.runtime, "profile", lambda: "another")
     keys.append(book.environment_key())

@@ -10,7 +10,7 @@ from new_process import in_a_new_process
 
 from trainwell import training
 from trainwell.models import mlp
-from trainwell.training import fit
+from trainwell.training import History, fit
 
 EPOCHS = 3
 BATCH = 32
@@ -161,6 +161,21 @@ def test_last_and_best():
     assert history.best("accuracy") == accuracies.max() > accuracies.min()
     with pytest.raises(KeyError, match=r"no metric 'mae' of the split 'valid'; there are .*'loss'"):
         history.best("mae")
+
+
+@pytest.mark.parametrize(
+    ("metric", "best"),
+    [("sparse_categorical_crossentropy", 1.0), ("mape", 1.0), ("kl_divergence", 1.0), ("auc", 2.0)],
+)
+def test_the_best_of_a_loss_is_the_lowest(metric: str, best: float) -> None:
+    rows = [(epoch, "valid", metric, 3.0 - epoch) for epoch in (1, 2)]
+    frame = pd.DataFrame(rows, columns=["epoch", "split", "metric", "value"])
+    assert History(frame, 1.0).best(metric) == best
+
+
+def test_a_split_that_would_be_mixed_with_the_logged_loss_is_refused() -> None:
+    with pytest.raises(ValueError, match="a split 'train', which is the name of"):
+        fit(compiled(), X, Y, epochs=1, validation_data={"train": (X, Y)})
 
 
 @pytest.mark.parametrize("at_once", [10**9, 0], ids=["as one batch", "in batches"])

@@ -34,7 +34,7 @@ from jupyter_cache import get_cache
 from jupyter_cache.base import CacheBundleIn, JupyterCacheAbstract
 from myst_nb.core.read import is_myst_markdown_notebook, myst_nb_reader_plugin
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError, CellTimeoutError
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from traitlets.config import Config
 
 from trainwell import datasets, runtime
@@ -84,7 +84,8 @@ def pages() -> list[str]:
 
 def environment_key() -> str:
     """Return a hash of all that decides a page's outputs beside its own cells."""
-    digest = hashlib.sha256(f"{runtime.profile()} {datasets.fingerprint()}".encode())
+    where = os.environ.get("GPU", "")  # `make book GPU=1` exports it
+    digest = hashlib.sha256(f"{runtime.profile()} {where} {datasets.fingerprint()}".encode())
     for path in [ROOT / "requirements.lock", *sorted((ROOT / "src").rglob("*"))]:
         # No page runs the labs' builder and grader.
         if path.is_file() and not {"__pycache__", "labs"} & set(path.relative_to(ROOT).parts):
@@ -177,7 +178,7 @@ def error_in(page: str, notebook: Any, cell: int, error: Exception) -> PageError
     lines = [
         f"{page}.md: cell {cell}, line {notebook.metadata['source_map'][cell - 1] + 1}:",
         notebook.cells[cell - 1].source,
-        str(error) if isinstance(error, CellTimeoutError) else error.traceback,  # type: ignore[attr-defined]
+        error.traceback if isinstance(error, CellExecutionError) else str(error),
         f"The build stopped: a cell of {page}.md raised the error above.",
     ]
     return PageError("\n\n".join(lines))
@@ -249,7 +250,7 @@ def execute(page: str, notebook: Any, progress: Progress) -> dict[str, float]:
                 processor, held = used_by(client.km.provisioner.pid)
                 memory = max(memory, held)
                 progress.cell_done(page, done)
-    except (CellExecutionError, CellTimeoutError) as error:
+    except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
         STOP.set()
         progress.finish(page, "failed")
         raise error_in(page, notebook, index + 1, error) from error
@@ -436,7 +437,8 @@ def main() -> None:
         os.environ["TRAINWELL_JOBS"] = str(FULL_JOBS if FULL else QUICK_JOBS)
         os.environ["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"  # two pages share a GPU
         fetch = [sys.executable, "-m", "trainwell", "data", "--fetch"]
-        subprocess.run([*fetch, "--retry-after", str(HOURS_BETWEEN_TRIES)], check=True)
+        if subprocess.run([*fetch, "--retry-after", str(HOURS_BETWEEN_TRIES)]).returncode:
+            sys.exit("The build stopped: a data set can't be used as it is, as said above.")
         os.environ["TRAINWELL_OFFLINE"] = "1"  # what is not here now is not asked for again
         write_lab_pages()
         cache = open_cache()

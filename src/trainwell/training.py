@@ -34,6 +34,9 @@ COPY_BLOCKS = 100
 EVALUATION_BATCH = 2_048
 # Inputs of so many numbers, 5,000 images of 28 x 28 say, are evaluated as one batch: 16 MB.
 EVALUATE_AT_ONCE = 4_000_000
+# What is in the names of Keras's losses and errors. Of other metrics, more is better.
+LOWER_IS_BETTER = ["loss", "error", "entropy", "divergence", "hinge", "poisson", "log_cosh"]
+LOWER_IS_BETTER += ["mae", "mse", "mape", "msle"]
 
 Split = tuple[Any, Any]
 
@@ -58,7 +61,7 @@ class History:
     def best(self, metric: str, split: str = "valid") -> float:
         """Return a metric's best value: the lowest of a loss or an error, else the highest."""
         values = self._values(metric, split)
-        lower_is_better = any(word in metric for word in ("loss", "error", "mae", "mse"))
+        lower_is_better = any(word in metric for word in LOWER_IS_BETTER)
         return float(values.min() if lower_is_better else values.max())
 
     def _values(self, metric: str, split: str) -> "pd.Series[float]":
@@ -102,7 +105,8 @@ def fit(
 
     Raises:
         ValueError: If the model is not compiled, data are empty or of different lengths,
-            `validation_data` is no pair, or `epochs` or `batch_size` is less than 1.
+            `validation_data` is no pair or names a split `train`, or `epochs` or `batch_size` is
+            less than 1.
     """
     splits = _named_splits(validation_data)
     _check(model, {"x and y": (x, y), **splits}, epochs, batch_size)
@@ -282,6 +286,11 @@ def _named_splits(validation_data: Split | Mapping[str, Split] | None) -> dict[s
     else:
         splits = {"valid": validation_data}
     for name, pair in splits.items():
+        if name == "train":
+            raise ValueError(
+                "validation_data has a split 'train', which is the name of the loss as logged in "
+                "training. Call what is evaluated after each epoch otherwise: 'training images'."
+            )
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise ValueError(
                 "validation_data must be a pair (x, y), or a mapping of names to such pairs, got "
