@@ -316,8 +316,13 @@ def test_quick_profile_is_not_judged(quick, capsys):
     assert capsys.readouterr().out.count("Not judged (quick profile)") == 2
     claim("Two seeds.", difference(higher=LOW[:2], lower=HIGH[:2]))
     assert "Not judged (quick profile): Two seeds. 0 of 2 seeds" in capsys.readouterr().out
-    claim("A fact.", fact(1, 2))
-    assert make_record("A fact.", fact(1, 2))["reason"] == "quick profile"
+    assert make_record("Of data.", fact(1, 2), Songs())["reason"] == "quick profile"
+
+
+def test_a_fact_that_names_no_data_is_judged_in_the_quick_profile(quick):
+    assert make_record("A fact.", fact(1, 1))["status"] == "held"
+    with pytest.raises(ClaimFailed, match="This does not hold"):
+        claim("A fact.", fact(1, 2))
 
 
 def test_quick_profile_still_finds_errors_in_the_claim(quick):

@@ -167,7 +167,7 @@ def test_without_network_the_stand_in_says_why_and_is_not_asked_for_again(images
 @pytest.mark.usefixtures("images")
 def test_offline_nothing_is_asked_for(server, monkeypatch):
     monkeypatch.setenv("TRAINWELL_OFFLINE", "1")
-    with pytest.warns(StandInWarning, match="TRAINWELL_OFFLINE is set"):
+    with pytest.warns(StandInWarning, match=r"Downloads are off \(TRAINWELL_OFFLINE\)"):
         assert load_fashion_mnist().stand_in
     assert server.requests == []
 

@@ -21,6 +21,7 @@ from sklearn.model_selection import GroupShuffleSplit
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from trainwell.datasets import (
+    DataError,
     StandInWarning,
     fingerprint,
     load_concrete,
@@ -369,6 +370,21 @@ def test_a_wrong_file_of_the_system_is_passed_over(tmp_path, monkeypatch):
     (tmp_path / "concrete.csv").write_text("a,b\n1,2\n")
     with pytest.warns(UserWarning, match=r"lacks the columns.*system package is passed over"):
         assert "(embedded)" in load_concrete().source
+
+
+def test_a_set_in_part_is_passed_over_and_said_so(tmp_path, monkeypatch):
+    subset = manifest()["fashion-mnist-subset"]
+    for name in list(subset.files)[:3]:
+        (tmp_path / name).symlink_to(places.embedded_folder() / subset.name / name)
+    monkeypatch.setenv("TRAINWELL_DATA", str(tmp_path))
+    with pytest.warns(UserWarning, match=f"but for {list(subset.files)[3]}: it is passed over"):
+        assert [place.kind for place in places.places(subset)] == ["embedded"]
+
+
+def test_a_file_of_trainwell_that_is_gone_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(places, "embedded_folder", lambda: tmp_path)
+    with pytest.raises(DataError, match=r"lacks files of Concrete.*: concrete.csv\. Install"):
+        load_concrete()
 
 
 @pytest.mark.parametrize(

@@ -319,6 +319,25 @@ def test_colours_stand_out_on_both_pages(colour, background):
     assert contrast(colour, background) >= 3
 
 
+@pytest.mark.parametrize(("text", "background"), [("#222832", "#ffffff"), ("#ced6dd", "#14181e")])
+@pytest.mark.parametrize("colour", figures.COLOURS)
+def test_text_in_a_colour_stands_out_as_text_must(colour, text, background):
+    share = figures.TEXT_SHARE / 100
+    mixed = share * np.array(mpl.colors.to_rgb(colour))
+    mixed += (1 - share) * np.array(mpl.colors.to_rgb(text))
+    assert contrast(mixed, background) >= 4.5
+
+
+def test_labels_are_mixed_with_the_colour_of_text_and_lines_are_not():
+    fig, ax = plt.subplots()
+    ax.plot([0, 1], [0, 1], label="loss")
+    figures.label_ends(ax)
+    svg = figures._svg(fig, "A line")
+    assert svg.count(f"fill: color-mix(in srgb, {figures.COLOURS[0]} 70%, currentColor)") == 1
+    assert f"stroke: {figures.COLOURS[0]}" in svg
+    plt.close(fig)
+
+
 # Machado, Oliveira, Fernandes: A physiologically-based model for simulation of color vision
 # deficiency (IEEE TVCG 15(6), 2009), severity 1.
 VISION = {

@@ -374,6 +374,7 @@ def test_an_interrupted_model_is_usable():
     [
         ({"y": Y[:-1]}, f"x and y must have equally many rows, got {ROWS} and {ROWS - 1}"),
         ({"x": X[:0], "y": Y[:0]}, "x and y must have at least one row, got none"),
+        ({"x": [X, X]}, "must be arrays with .* got list of length 2.* model.fit takes"),
         ({"epochs": 0}, "epochs must be at least 1, got 0"),
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
         ({"validation_data": (X, Y, Y)}, r"must be a pair \(x, y\).* got tuple of length 3"),

@@ -148,7 +148,8 @@ def claim(sentence: str, evidence: Evidence, *, data: Data | None = None) -> Non
     """Show `sentence` with its evidence; stop when the evidence does not bear it out.
 
     A claim is shown but not judged in the quick profile, which has too few seeds and too
-    short runs, and on stand-in data, which are not the data that the sentence speaks of.
+    short runs, and on stand-in data, which are not the data that the sentence speaks of. A fact
+    that names no data needs neither seeds nor runs: it is judged everywhere.
 
     Args:
         sentence: One sentence, as the text says it.
@@ -186,7 +187,7 @@ def make_record(sentence: str, evidence: Evidence, data: Data | None = None) -> 
     holds, summary = _judge(evidence)
     if holds and _judge(_opposite(evidence))[0]:
         raise ClaimError(f"{sentence!r} can't fail: its opposite holds on the same evidence.")
-    if profile() == "quick":
+    if profile() == "quick" and (evidence.kind != "fact" or data is not None):
         status, reason = "not judged", "quick profile"
     elif data is not None and data.stand_in:
         status, reason = "not judged", "stand-in data"

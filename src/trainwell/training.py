@@ -104,7 +104,7 @@ def fit(
         first epoch with one in training.
 
     Raises:
-        ValueError: If the model is not compiled, data are empty or of different lengths,
+        ValueError: If the model is not compiled, data are no arrays, empty or of different lengths,
             `validation_data` is no pair or names a split `train`, or `epochs` or `batch_size` is
             less than 1.
     """
@@ -308,6 +308,12 @@ def _check(model: Any, data: Mapping[str, Split], epochs: int, batch_size: int) 
     if not model.compiled:
         raise ValueError(f"model {model.name!r} is not compiled: call model.compile(...) first.")
     for name, (x, y) in data.items():
+        for part in (x, y):
+            if not hasattr(part, "shape"):
+                raise ValueError(
+                    f"{name} must be arrays with one example a row, got {_described(part)}. "
+                    "Make an array of it; of several inputs or outputs, model.fit takes a list."
+                )
         if len(x) != len(y):
             raise ValueError(f"{name} must have equally many rows, got {len(x)} and {len(y)}.")
         if len(x) == 0:

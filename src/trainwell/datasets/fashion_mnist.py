@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from trainwell.datasets.dataset import Dataset, StandInWarning
 from trainwell.datasets.manifest import manifest
-from trainwell.datasets.places import find, first_good, why_not
+from trainwell.datasets.places import embedded, find, why_not
 
 CLASS_NAMES = (
     "T-shirt/top",
@@ -57,8 +57,7 @@ def load_fashion_mnist(
     stand_in = found is None
     if found is None:
         entry, missing = manifest()["fashion-mnist-subset"], entry
-        found = first_good(entry)
-        assert found is not None, "trainwell embeds this set"
+        found = embedded(entry)
         warnings.warn(
             f"{missing.title} is not here, so its embedded subset of {entry.contents} stands in. "
             f"{why_not(missing)}",

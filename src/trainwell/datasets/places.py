@@ -41,6 +41,8 @@ for _name in (DATA, "TRAINWELL_CACHE", "TRAINWELL_RUNS"):
     if _chosen := os.environ.get(_name):
         os.environ[_name] = str(Path(_chosen).expanduser().absolute())
 
+FETCH = "With a network, python -m trainwell data --fetch gets it."
+
 # From this embedded file the stand-in for the songs is drawn (`simulate.py`).
 SPOTIFY_MOMENTS = "spotify-moments.json"
 
@@ -81,9 +83,16 @@ def places(entry: Entry) -> list[Place]:
     found = []
     for kind, folder in folders.items():
         for candidate in (folder / entry.name, folder) if folder else ():
-            if all(os.path.isfile(candidate / name) for name in entry.files):
+            missing = [name for name in entry.files if not os.path.isfile(candidate / name)]
+            if not missing:
                 found.append(Place(kind, candidate))
                 break
+            if kind == DATA and len(missing) < len(entry.files):
+                warnings.warn(
+                    f"{candidate} has {entry.title}, but for {', '.join(missing)}: it is passed "
+                    "over. Put what is missing beside the others.",
+                    stacklevel=2,
+                )
     return found
 
 
@@ -122,6 +131,21 @@ def first_good(entry: Entry) -> tuple[dict[str, Any], Place] | None:
     return None
 
 
+def embedded(entry: Entry) -> tuple[dict[str, Any], Place]:
+    """Return what `first_good` does, of a set that comes with trainwell.
+
+    Raises:
+        DataError: As `first_good`; also if the set's files are not even in trainwell's own folder.
+    """
+    good = first_good(entry)
+    if good is None:
+        raise DataError(
+            f"{embedded_folder()} lacks files of {entry.title}, which come with trainwell: "
+            f"{', '.join(entry.files)}. Install trainwell, or check it out, again."
+        )
+    return good
+
+
 def find(entry: Entry) -> tuple[dict[str, Any], Place] | None:
     """Return the set's files and place as `first_good` does; download them if need be.
 
@@ -144,9 +168,9 @@ def find(entry: Entry) -> tuple[dict[str, Any], Place] | None:
 def why_not(entry: Entry) -> str:
     """Return in words why a set is not here, and what to do."""
     if offline():
-        return "TRAINWELL_OFFLINE is set; without it, python -m trainwell data --fetch gets it."
+        return "Downloads are off (TRAINWELL_OFFLINE). " + FETCH
     reason = _failed.get(entry.name, "")
-    return f"{reason}\nWith a network, python -m trainwell data --fetch gets it."
+    return f"{reason}\n{FETCH}"
 
 
 def fingerprint() -> str:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from trainwell.datasets.dataset import Dataset, StandInWarning
 from trainwell.datasets.manifest import embedded_folder, manifest
-from trainwell.datasets.places import SPOTIFY_MOMENTS, find, first_good, why_not
+from trainwell.datasets.places import SPOTIFY_MOMENTS, embedded, find, why_not
 from trainwell.datasets.simulate import simulate_spotify
 
 if TYPE_CHECKING:
@@ -124,9 +124,7 @@ def load_red_wine(*, seed: int = 0, standardize: bool = True) -> Dataset:
 
 def _load_table(name: str, target: str, seed: int, standardize: bool) -> Dataset:
     entry = manifest()[name]
-    found = first_good(entry)
-    assert found is not None, "trainwell embeds this set"
-    files, place = found
+    files, place = embedded(entry)
     (table,) = files.values()
     train = table.sample(frac=TRAIN_SHARE, random_state=seed)
     valid = table.drop(train.index)
