@@ -94,7 +94,7 @@ class Runs(SphinxDirective):
             )
         rows = [self.page_row(run) for run in how["pages"]]
         total = [
-            "All pages, one after the other",
+            "Sum over the pages",
             *_times(*(sum(run[c] for run in how["pages"]) for c in TIMES)),
             "",
         ]

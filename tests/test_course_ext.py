@@ -203,7 +203,7 @@ def test_the_runs_of_the_book_and_their_sum(book):
     assert cells(page, "tw-runs")[1:] == [
         ["One & only", "1:00", "1:30", "1.5 GiB"],
         ["One & only", "0:05", "1:30", "1.5 GiB"],
-        ["All pages, one after the other", "1:05", "3:00", ""],
+        ["Sum over the pages", "1:05", "3:00", ""],
     ]
 
 

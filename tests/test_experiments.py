@@ -337,6 +337,9 @@ def test_by_default_a_process_a_core_but_one_on_a_gpu(device, jobs, monkeypatch)
     assert run(fails_at_two, {"i": [0]})["jobs"].item() == jobs
     monkeypatch.setenv("TRAINWELL_JOBS", "3")  # as the build of the book sets it, for a CPU
     assert run(fails_at_two, {"i": [0]})["jobs"].item() == min(jobs, 3)
+    monkeypatch.setenv("TRAINWELL_JOBS", "two")
+    with pytest.raises(ValueError, match=r"TRAINWELL_JOBS must be a whole number, .* got 'two'"):
+        run(fails_at_two, {"i": [0]})
 
 
 @pytest.mark.parametrize(
@@ -346,7 +349,7 @@ def test_by_default_a_process_a_core_but_one_on_a_gpu(device, jobs, monkeypatch)
         ({"i": []}, 1, r"grid must have a value for each name, got \{'i': \[\]\}"),
         ({"i": 3}, 1, r"grid\['i'\] must be a list of values, got 3"),
         ({"i": "abc"}, 1, r"grid\['i'\] must be a list of values, got 'abc'"),
-        ({"i": [0]}, 0, "jobs must be at least 1, got 0"),
+        ({"i": [0]}, 0, "jobs must be a whole number, at least 1, got 0"),
     ],
 )
 def test_bad_arguments(grid, jobs, message):

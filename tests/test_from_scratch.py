@@ -406,25 +406,29 @@ def test_a_descent_that_diverges_says_so_in_its_path():
 def test_a_bad_hyperparameter_is_named(kind):
     for name in defaults(kind):
         fraction = name in ("momentum", "rho", "beta_1", "beta_2")
-        wanted = "at least 0 and less than 1" if fraction else "a number of 0 or more"
+        wanted = "at least 0 and less than 1" if fraction else "a finite number of 0 or more"
         for wrong in [-0.1, math.nan, math.inf, *([1.0] if fraction else [])]:
             with pytest.raises(ValueError, match=f"{name} must be {wanted}, got {wrong}"):
                 kind(**{name: wrong})
+        with pytest.raises(ValueError, match=f"{name} must be a number, got '0.1'"):
+            kind(**{name: "0.1"})
         kind(**{name: 0})
 
 
 def test_bad_arguments_of_a_descent():
-    with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="steps must be a whole number, at least 1, got 0"):
         descend(SGD(), BOWL.gradient, BOWL.start, 0)
+    with pytest.raises(ValueError, match=r"steps must be a whole number, at least 1, got 2\.5"):
+        descend(SGD(), BOWL.gradient, BOWL.start, 2.5)
     with pytest.raises(ValueError, match=r"its point's shape \(2,\), got \(2, 1\)"):
         descend(SGD(), lambda w: w[:, np.newaxis], BOWL.start, 5)
-    with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="steps must be a whole number, at least 1, got 0"):
         nesterov_look_ahead(BOWL.gradient, BOWL.start, 0)
     with pytest.raises(ValueError, match=r"its point's shape \(2,\), got \(\)"):
         nesterov_look_ahead(lambda w: 1.0, BOWL.start, 5)
     with pytest.raises(ValueError, match="momentum must be at least 0 and less than 1, got 1"):
         nesterov_look_ahead(BOWL.gradient, BOWL.start, 5, momentum=1.0)
-    with pytest.raises(ValueError, match="learning_rate must be a number of 0 or more, got -1"):
+    with pytest.raises(ValueError, match=r"learning_rate must be a finite .*, got -1"):
         nesterov_look_ahead(BOWL.gradient, BOWL.start, 5, learning_rate=-1)
 
 

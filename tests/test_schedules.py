@@ -351,8 +351,11 @@ def test_a_bar_only_where_progress_is_shown(monkeypatch, capsys):
             lambda: PowerDecay(-0.1, 10),
             "initial_learning_rate must be .* more than 0, got -0.1",
         ),
-        (lambda: PowerDecay(0.1, 0), "decay_steps must be a number of more than 0, got 0"),
-        (lambda: PowerDecay(0.1, 10, power=0.0), "power must be a number of more than 0, got 0.0"),
+        (lambda: PowerDecay("0.1", 10), "initial_learning_rate must be a finite .*, got '0.1'"),
+        (lambda: OneCycle("0.5", 100), "peak_learning_rate must be a finite number .*, got '0.5'"),
+        (lambda: OneCycle(0.5, 10.5), "total_steps must be a whole number, .*, got 10.5"),
+        (lambda: PowerDecay(0.1, 0), "decay_steps must be a finite number of more than 0, got 0"),
+        (lambda: PowerDecay(0.1, 10, power=0.0), "power must be a finite number .*, got 0.0"),
         (lambda: PowerDecay(math.nan, 10), "initial_learning_rate must be .*, got nan"),
         (lambda: PowerDecay(0.1, math.inf), "decay_steps must be .*, got inf"),
         (lambda: OneCycle(-0.5, 100), "peak_learning_rate must be .* more than 0, got -0.5"),
@@ -366,9 +369,9 @@ def test_a_bar_only_where_progress_is_shown(monkeypatch, capsys):
         (lambda: OneCycle(0.5, 100, 0.1, -0.1), "got -0.1, 0.1 and 0.5"),
         (
             lambda: OneCycle(0.5, 0),
-            "total_steps must be at least 4, got 0. It is the num",
+            "total_steps must be a whole number, at least 4, got 0. It is the num",
         ),
-        (lambda: OneCycle(0.5, 3), "total_steps must be at least 4, got 3"),
+        (lambda: OneCycle(0.5, 3), "total_steps must be a whole number, at least 4, got 3"),
         (
             lambda: OneCycleSGD(0.5),
             "learning_rate must be a OneCycle, got 0.5. .*SGD",
@@ -389,11 +392,12 @@ def test_bad_arguments(make, message):
     [
         ({"y": Y[:-1]}, "x and y must have equally many rows, one or more, got 64 and 63"),
         ({"x": X[:0], "y": Y[:0]}, "one or more, got 0 and 0"),
-        ({"min_learning_rate": 0.0}, "more than 0 and less than max_learning_rate, got 0.0 and 10"),
+        ({"min_learning_rate": 0.0}, "min_learning_rate must be a finite number of .*, got 0.0"),
         ({"max_learning_rate": 1e-6}, "less than max_learning_rate, got 1e-05 and 1e-06"),
-        ({"max_learning_rate": math.inf}, "got 1e-05 and inf"),
-        ({"steps": 1}, "steps must be at least 2, got 1"),
-        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"max_learning_rate": math.inf}, "max_learning_rate must be a finite .* got inf"),
+        ({"steps": 2.5}, "steps must be a whole number, at least 2, got 2.5"),
+        ({"steps": 1}, "steps must be a whole number, at least 2, got 1"),
+        ({"batch_size": 0}, "batch_size must be a whole number, at least 1, got 0"),
     ],
 )
 def test_bad_arguments_of_the_range_test(wrong, message):

@@ -67,6 +67,7 @@ WORDS |= {"ten": 10, "fifteen": 15, "twenty": 20, "thirty": 30, "forty": 40}
 RUNS_IN = re.compile(rf"The page runs in about ({'|'.join(WORDS)}|\d+) (second|minute)")
 VERSIONS_TOLD = ("keras", "tensorflow", "numpy", "pandas", "scikit-learn", "jupyter-book")
 # What the execution of a page is measured by. The memory is the most that it held after a cell.
+LAST_EXECUTED = "Last executed"
 COSTS = ("execution_seconds", "processor_seconds", "memory_bytes")
 KERNELS: set[int] = set()  # the process groups of the kernels that run now
 STOP = threading.Event()  # set when the build stops: no kernel starts any more
@@ -334,10 +335,8 @@ def write_lab_pages() -> None:
 def execute_pages(cache: JupyterCacheAbstract) -> None:
     """Execute what the cache lacks, the longest page first; write `claims.json`, `runs.json`."""
     runs_file = BUILD / "runs.json"
-    last_runs = {}
-    if runs_file.exists():
-        last_pages = json.loads(runs_file.read_text()).get("pages", [])
-        last_runs = {run["page"]: run["execution_seconds"] for run in last_pages}
+    last = json.loads(runs_file.read_text()) if runs_file.exists() else {}
+    last_runs = {run["page"]: run["execution_seconds"] for run in last.get("pages", [])}
     names = [p for p in pages() if is_myst_markdown_notebook((ROOT / f"{p}.md").read_text())]
     for page in names:  # on the first build, what the pages say of themselves alone
         if page not in last_runs and (stated := stated_seconds(page)):
@@ -360,6 +359,7 @@ def execute_pages(cache: JupyterCacheAbstract) -> None:
     # A page of which nothing is known may be long: it goes first. Its cells tell a little.
     todo = [page for page in names if page not in runs]
     todo.sort(key=lambda page: (last_runs.get(page, math.inf), cells[page]), reverse=True)
+    start = time.perf_counter()
     if len(todo) > 1:
         kernels.preload()
     with ThreadPoolExecutor(PAGES_AT_ONCE) as threads:
@@ -386,7 +386,13 @@ def execute_pages(cache: JupyterCacheAbstract) -> None:
         for claim in claims_of(sources[page], notebooks[page])
     ]
     pages_run = [{"page": page, "title": titles[page][2:].strip(), **runs[page]} for page in names]
-    how = {"build": circumstances(claims), "pages": pages_run}
+    build = circumstances(claims)
+    if todo:
+        took = duration(time.perf_counter() - start)
+        build[LAST_EXECUTED] = f"{len(todo)} of {len(names)} pages, in {took}"
+    elif LAST_EXECUTED in last.get("build", {}):
+        build[LAST_EXECUTED] = last["build"][LAST_EXECUTED]
+    how = {"build": build, "pages": pages_run}
     write_if_changed(runs_file, json.dumps(how, indent=1))
     write_if_changed(BUILD / "claims.json", json.dumps(claims, indent=1))
     verdicts = [claim["status"] for claim in claims]
@@ -411,7 +417,8 @@ def build_site(cache_path: str) -> None:
     }
     if not FULL:
         overrides["html_theme_options.announcement"] = (
-            "A preview: less data, fewer epochs and fewer seeds. No claim is judged."
+            "A preview: less data, fewer epochs and fewer seeds. Of the claims, "
+            "only facts that need no data are judged."
         )
     result = build_sphinx(
         str(ROOT),

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import cache
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -85,10 +86,13 @@ def run(
     """
     points = _points(grid)
     if jobs is None:
-        on_cpu = int(os.environ.get("TRAINWELL_JOBS", cores()))
+        wanted = os.environ.get("TRAINWELL_JOBS", str(cores()))
+        if not wanted.isdecimal():
+            raise ValueError(f"TRAINWELL_JOBS must be a whole number, at least 1, got {wanted!r}.")
+        on_cpu = int(wanted)
         jobs = on_cpu if device() == "CPU" else 1
-    if jobs < 1:
-        raise ValueError(f"jobs must be at least 1, got {jobs}.")
+    if not isinstance(jobs, Integral) or jobs < 1:
+        raise ValueError(f"jobs must be a whole number, at least 1, got {jobs!r}.")
     places = places_of(function, points)
     if not keep:
         places = [None] * len(points)

@@ -10,6 +10,7 @@ of the loss with respect to it, of the same shape.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -370,8 +371,8 @@ def nesterov_look_ahead(
 
 
 def _first_point(start: npt.ArrayLike, steps: int) -> list[Array]:
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1, got {steps}.")
+    if not isinstance(steps, Integral) or steps < 1:
+        raise ValueError(f"steps must be a whole number, at least 1, got {steps!r}.")
     return [np.array(start, dtype=np.float64)]
 
 
@@ -385,8 +386,10 @@ def _gradient_at(point: Array, gradient: Callable[[Array], Array]) -> Array:
 
 
 def _check(name: str, value: Any) -> None:
+    if not isinstance(value, Real):
+        raise ValueError(f"{name} must be a number, got {value!r}.")
     if name in ("momentum", "rho", "beta_1", "beta_2"):
-        if not 0 <= value < 1:
+        if not 0 <= float(value) < 1:
             raise ValueError(f"{name} must be at least 0 and less than 1, got {value}.")
-    elif not 0 <= value < math.inf:
-        raise ValueError(f"{name} must be a number of 0 or more, got {value}.")
+    elif not 0 <= float(value) < math.inf:
+        raise ValueError(f"{name} must be a finite number of 0 or more, got {value}.")

@@ -13,6 +13,7 @@ For 1cycle as its author has it, with a momentum that falls while the rate rises
 """
 
 import math
+from numbers import Integral, Real
 from typing import Any
 
 import keras
@@ -100,21 +101,21 @@ class OneCycle(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore
         final_learning_rate: float | None = None,
     ) -> None:
         """Check the arguments, and place the phases."""
+        _check_positive("peak_learning_rate", peak_learning_rate)
         if initial_learning_rate is None:
             initial_learning_rate = peak_learning_rate / 10
         if final_learning_rate is None:
             final_learning_rate = initial_learning_rate / 1000
-        _check_positive("peak_learning_rate", peak_learning_rate)
         if not 0 <= final_learning_rate < initial_learning_rate < peak_learning_rate:
             raise ValueError(
                 "1cycle takes 0 <= final_learning_rate < initial_learning_rate < "
                 f"peak_learning_rate, got {final_learning_rate}, {initial_learning_rate} and "
                 f"{peak_learning_rate}."
             )
-        if not 4 <= total_steps < math.inf:
+        if not isinstance(total_steps, int | np.integer) or total_steps < 4:
             raise ValueError(
-                f"total_steps must be at least 4, got {total_steps}. It is the number of epochs "
-                "times the number of batches an epoch."
+                f"total_steps must be a whole number, at least 4, got {total_steps!r}. It is the "
+                "number of epochs times the number of batches an epoch."
             )
         self.peak_learning_rate = peak_learning_rate
         self.total_steps = total_steps
@@ -229,7 +230,9 @@ def lr_range_test(
     """Train a few steps with an ever larger learning rate; return the loss at each.
 
     The rate grows by the same factor every step. The loss first falls, and explodes where the rate
-    is too large: take a rate some ten times below that. Smith, arXiv:1506.01186, grows it linearly.
+    is too large: take a rate some ten times below that. Look at the lowest point too, for a network
+    that has died may stay at the loss of guessing for a while before its loss explodes.
+    Smith, arXiv:1506.01186, grows the rate linearly.
     The model's weights and its optimizer's state are left as they were found.
 
     Args:
@@ -302,16 +305,22 @@ def _check_range_test(
         raise ValueError(
             f"x and y must have equally many rows, one or more, got {len(x)} and {len(y)}."
         )
-    if not 0 < min_learning_rate < max_learning_rate < math.inf:
+    _check_positive("max_learning_rate", max_learning_rate)
+    _check_positive("min_learning_rate", min_learning_rate)
+    if not min_learning_rate < max_learning_rate:
         raise ValueError(
-            "min_learning_rate must be more than 0 and less than max_learning_rate, got "
+            "min_learning_rate must be less than max_learning_rate, got "
             f"{min_learning_rate} and {max_learning_rate}."
         )
     for name, value, least in [("steps", steps, 2), ("batch_size", batch_size, 1)]:
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}.")
+        _check_whole(name, value, least)
 
 
-def _check_positive(name: str, value: float) -> None:
-    if not 0 < value < math.inf:
-        raise ValueError(f"{name} must be a number of more than 0, got {value}.")
+def _check_whole(name: str, value: Any, least: int) -> None:
+    if not isinstance(value, Integral) or int(value) < least:
+        raise ValueError(f"{name} must be a whole number, at least {least}, got {value!r}.")
+
+
+def _check_positive(name: str, value: Any) -> None:
+    if not isinstance(value, Real) or not 0 < float(value) < math.inf:
+        raise ValueError(f"{name} must be a finite number of more than 0, got {value!r}.")
