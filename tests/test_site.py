@@ -7,9 +7,10 @@ import functools
 import http.server
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -88,8 +89,8 @@ def visit(browser: Browser, address: str) -> Iterator[Visit]:
         yield visit
 
 
-# Where axe looks at the colours of text, which are two thirds of its time. All pages share their
-# style sheets, and a test finds text with a colour of its own: a page of each kind will do.
+# Where axe looks at the colours of text, which takes it long. All pages share their style sheets,
+# and a test finds text with a colour of its own: the beginning of a page of each kind will do.
 KINDS = ["intro", "claims", "glossary", "api", "how_it_was_run", "cheat_sheet"]
 KINDS += ["chapters/11_4_2_dropout", "chapters/11_3_0_surfaces", "chapters/errata"]
 KINDS += ["labs/pages/lab_1_fit"]
@@ -166,10 +167,13 @@ def test_nothing_overflows_on_a_phone(opened: Opened) -> None:
 
 
 def test_axe_finds_no_serious_violation(opened: Opened) -> None:
-    name, page, _ = opened
-    assert page.evaluate("document.documentElement.dataset.theme") == "light"
-    skipped = {} if name in KINDS else {"rules": {"color-contrast": {"enabled": False}}}
-    assert serious_violations(name, page, **skipped) == []
+    assert serious_violations(opened, rules={"color-contrast": {"enabled": False}}) == []
+
+
+@pytest.mark.parametrize("opened", [EACH_PAGE[page] for page in KINDS], indirect=True)
+def test_axe_can_tell_the_colours_apart(opened: Opened) -> None:
+    assert opened[1].evaluate("document.documentElement.dataset.theme") == "light"
+    assert serious_violations(opened, [PAST_THE_BEGINNING], runOnly=["color-contrast"]) == []
 
 
 @pytest.fixture
@@ -191,9 +195,8 @@ def test_a_page_opens_in_the_dark_on_a_phone(browser: Browser, address: str) -> 
 
 @pytest.mark.parametrize("opened", [EACH_PAGE[page] for page in KINDS], indirect=True)
 def test_axe_can_tell_the_colours_apart_in_the_dark(opened_dark: Opened) -> None:
-    name, page, _ = opened_dark
-    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
-    assert serious_violations(name, page, runOnly=["color-contrast"]) == []
+    assert opened_dark[1].evaluate("document.documentElement.dataset.theme") == "dark"
+    assert serious_violations(opened_dark, [PAST_THE_BEGINNING], runOnly=["color-contrast"]) == []
 
 
 def test_text_has_its_colours_from_the_style_sheets(opened: Opened) -> None:
@@ -201,14 +204,19 @@ def test_text_has_its_colours_from_the_style_sheets(opened: Opened) -> None:
     assert page.evaluate(COLOURED) == []
 
 
-def serious_violations(name: str, page: Page, **rules: object) -> list[object]:
+# The sections of a page after the fourth.
+PAST_THE_BEGINNING = "section > section ~ section ~ section ~ section ~ section"
+
+
+def serious_violations(opened: Opened, left_out: Sequence[str] = (), **rules: Any) -> list[Any]:
     """Let axe look at a page, by all its rules or by those that its options name."""
+    name, page, _ = opened
     options = {"resultTypes": ["violations"], "preload": False, **rules}
     # The marks of a figure have a test of their own. Blocks of code look the same everywhere, and
     # have thousands of words: one page's will do. So do thirty of the claims, and three of a
     # module's functions. What axe may leave out, it walks through all the same: it is quicker to
     # take it out of the page for a while.
-    left_out = ["figure svg > *", "mjx-container svg > *"]
+    left_out = [*left_out, "figure svg > *", "mjx-container svg > *"]
     left_out += ["table.tw-claims tbody tr:nth-child(n + 30)", "dl.py ~ dl.py ~ dl.py ~ dl.py"]
     if name != "chapters/11_4_2_dropout":
         left_out.append(".highlight pre > *")

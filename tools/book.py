@@ -301,10 +301,14 @@ def quiet() -> Iterator[None]:
         os.close(terminal)
 
 
-def circumstances(claims: list[dict[str, Any]]) -> dict[str, str]:
-    """Return what the book was built with, in words: profile, machine, versions and data."""
+def device() -> str:
+    """Return the device that Keras computes on."""
     with quiet():
-        device = runtime.device()
+        return runtime.device()
+
+
+def circumstances(claims: list[dict[str, Any]], device: str) -> dict[str, str]:
+    """Return what the book was built with, in words: profile, machine, versions and data."""
     memory = psutil.virtual_memory().total / 2**30
     versions = [f"{name} {metadata.version(name)}" for name in VERSIONS_TOLD]
     return {
@@ -386,7 +390,10 @@ def execute_pages(cache: JupyterCacheAbstract) -> None:
         for claim in claims_of(sources[page], notebooks[page])
     ]
     pages_run = [{"page": page, "title": titles[page][2:].strip(), **runs[page]} for page in names]
-    build = circumstances(claims)
+    if todo or not last:
+        build = circumstances(claims, device())
+    else:  # what the pages were computed on has not changed, and Keras takes long to import
+        build = circumstances(claims, last["build"]["Computed on"])
     if todo:
         took = duration(time.perf_counter() - start)
         build[LAST_EXECUTED] = f"{len(todo)} of {len(names)} pages, in {took}"
