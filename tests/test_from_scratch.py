@@ -333,6 +333,11 @@ def test_newton_schulz_keeps_the_singular_vectors(shape):
     np.testing.assert_allclose(newton_schulz(matrix), u * values @ v, atol=1e-5)
 
 
+def test_newton_schulz_is_for_matrices():
+    with pytest.raises(ValueError, match=r"matrix must have two axes, got the shape \(3,\)"):
+        newton_schulz(np.ones(3))
+
+
 def test_newton_schulz_brings_singular_values_near_1():
     values = np.sqrt(np.linspace(0.05**2, 1, 400))
     for value in values:  # a matrix of norm 1 with this value and another

@@ -28,10 +28,19 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 class Optimizer:
     """What the optimizers share: a learning rate, checked arguments and a method `step`.
 
-    The arguments have Keras's names and, where nothing else is said, Keras's defaults.
+    The arguments have Keras's names and, where nothing else is said, Keras's defaults. A class
+    has those of the following that its rule needs.
 
     Args:
         learning_rate: The factor of every step, 0 or more.
+        momentum: The share of the last step (Muon: of the sum of gradients) that is kept.
+        rho: The share of the average of squared gradients that is kept.
+        beta_1: The share of the average of gradients that is kept.
+        beta_2: The share of the average of squared gradients that is kept (AdaMax: of the largest
+            gradient; Lion: of the average of gradients, for the steps to come).
+        epsilon: What keeps a divisor from being 0, 0 or more.
+        weight_decay: The strength of the decay, 0 or more: a step takes the share
+            learning_rate weight_decay of each weight.
 
     Raises:
         ValueError: If a momentum, `rho` or a beta is not in [0, 1), or another number is negative
@@ -112,6 +121,10 @@ class AdaGrad(Optimizer):
     is `learning_rate` whatever the gradient: pass `initial_accumulator_value=0` for that. Keras's
     0.1 makes it shorter, the more so the smaller the gradient. The paper adds epsilon
     outside the root.
+
+    Args:
+        learning_rate: As in `Optimizer`, and so is `epsilon`.
+        initial_accumulator_value: What the sum starts at, 0 or more.
     """
 
     initial_accumulator_value: float = 0.1
@@ -154,7 +167,11 @@ class Adam(Optimizer):
 
     Kingma and Ba, arXiv:1412.6980. Keras adds epsilon to sqrt(v), before the correction, and so
     divides by sqrt(v_hat) + epsilon / sqrt(1 - beta_2^t): the paper's 'epsilon hat'. The paper's
-    Algorithm 1 adds it to sqrt(v_hat): `epsilon_hat=False`. Its epsilon is 1e-8.
+    Algorithm 1 adds it to sqrt(v_hat). Its epsilon is 1e-8.
+
+    Args:
+        learning_rate: As in `Optimizer`, and so are `beta_1`, `beta_2` and `epsilon`.
+        epsilon_hat: Whether epsilon stands where Keras has it; False for Algorithm 1.
     """
 
     beta_1: float = 0.9
@@ -277,6 +294,11 @@ class Muon(Optimizer):
     a root mean square of about `rms_rate`, as Adam's have, whatever the matrix's shape. It is for
     hidden layers; Keras's class updates everything that is not a matrix by AdamW, whose decay is an
     argument of its own, `adam_weight_decay`, also 0.004.
+
+    Args:
+        learning_rate: As in `Optimizer`, and so are `momentum` and `weight_decay`.
+        rms_rate: The root mean square that the entries of a step have at a learning rate of 1.
+        ns_steps: How many steps of `newton_schulz` a step takes.
     """
 
     momentum: float = 0.95
@@ -289,6 +311,9 @@ class Muon(Optimizer):
         """w <- w - learning_rate (rms_rate sqrt(max(w.shape)) O + weight_decay w).
 
         O is the nearly orthogonal form of g + momentum v, Nesterov's momentum.
+
+        Raises:
+            ValueError: If `w` is not a matrix.
         """
         if np.ndim(w) != 2:
             raise ValueError(f"w must be a matrix, got the shape {np.shape(w)}. Use AdamW for it.")
@@ -304,7 +329,19 @@ def newton_schulz(matrix: Array, steps: int = 5) -> Array:
     X <- a X + (b A + c A^2) X, where A = X X^T, maps each singular value s to a s + b s^3 + c s^5.
     Muon's a, b and c make small ones grow fast, and do not converge: after 5 steps, those above a
     twentieth of the matrix's norm lie between 0.68 and 1.14. It takes products of matrices only.
+
+    Args:
+        matrix: Of shape (n, k).
+        steps: How often the polynomial is applied; with 0, `matrix` is divided by its norm.
+
+    Returns:
+        The nearly orthogonal matrix, of shape (n, k).
+
+    Raises:
+        ValueError: If `matrix` has another number of axes than two.
     """
+    if np.ndim(matrix) != 2:
+        raise ValueError(f"matrix must have two axes, got the shape {np.shape(matrix)}.")
     a, b, c = NEWTON_SCHULZ
     x = matrix / (np.linalg.norm(matrix) + 1e-7)  # now no singular value is above 1
     for _ in range(steps):
