@@ -31,6 +31,10 @@ NO_TEXT = (
     nodes.math_block,
     nodes.raw,
 )
+# What a term is called as well.
+OTHER_NAMES = {"batch norm": "batch normalization"}
+# Words that hold a term, and are none.
+NO_TERMS = ["feature map", "step by step", "eight steps"]
 RUNS_IN = re.compile(r"The page runs in about [^.]+ on two cores\.")
 HANGUL = "[\u1100-\u11ff\u3130-\u318f\uac00-\ud7a3]"
 # A run of words: "완전 연결 층".
@@ -57,7 +61,8 @@ class GlossaryLinks(SphinxPostTransform):
         if not places:
             return
         # The longest first: "learning rate schedule" is no "learning rate".
-        longest = "|".join(sorted(map(re.escape, places), key=len, reverse=True))
+        names = [*places, *OTHER_NAMES, *NO_TERMS]
+        longest = "|".join(sorted(map(re.escape, names), key=len, reverse=True))
         words = longest.replace(r"\ ", r"\s+")  # a line may break between them
         pattern = re.compile(rf"(?<![\w-])({words})(?:e?s)?(?![\w-])", re.IGNORECASE)
         for text in list(self.document.findall(nodes.Text)):
@@ -75,8 +80,9 @@ class GlossaryLinks(SphinxPostTransform):
         parts: list[nodes.Node] = []
         end = 0
         for match in pattern.finditer(text):
-            place = places.pop(" ".join(match[1].lower().split()), None)
-            if place is None:  # linked already
+            name = " ".join(match[1].lower().split())
+            place = places.pop(OTHER_NAMES.get(name, name), None)
+            if place is None:  # linked already, or no term
                 continue
             uri = f"{self.app.builder.get_relative_uri(page, place[0])}#{place[1]}"
             parts.append(nodes.Text(text[end : match.start()]))

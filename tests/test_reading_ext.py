@@ -26,6 +26,15 @@ Glossary
 
    batch
       Some examples.
+
+   batch normalization
+      A layer.
+
+   feature
+      A column.
+
+   step
+      One update.
 """
 
 
@@ -66,7 +75,7 @@ def links(page):
 
 
 def test_the_first_use_of_a_term_links_to_the_glossary(book):
-    page = build(book, "A step is a learning rate long. The learning rate counts, a batch too.")
+    page = build(book, "It moves a learning rate. The learning rate counts, a batch too.")
     assert links(page) == [("term-learning-rate", "learning rate"), ("term-batch", "batch")]
     assert page.count("tw-term") == 2
     ids = re.findall(r' id="(term-[^"]+)"', (book / "_build/html/glossary.html").read_text())
@@ -89,6 +98,11 @@ def test_the_longest_term_is_meant(book):
         ("term-learning-rate", "learning rate"),
     ]
     assert "schedule</a>, a learning rate schedule, a <a" in page
+
+
+def test_a_term_inside_other_words_gets_no_link_of_its_own(book):
+    page = build(book, "Step by step, batch norm scales a feature map in eight steps.")
+    assert links(page) == [("term-batch-normalization", "batch norm")]
 
 
 def test_headings_links_code_and_captions_get_no_link(book):

@@ -49,7 +49,8 @@ BUILD = ROOT / "_build" if FULL else ROOT / "_build" / "quick"
 SITE = BUILD / "html"
 CLAIM = "application/vnd.trainwell.claim+json"
 FIGURE = re.compile(r'<figure class="tw-figure[^>]* id="([^"]+)"')
-HEADING = re.compile(r"^#+ ", re.MULTILINE)
+# A heading, or an entry of the errata: another topic begins.
+HEADING = re.compile(r"^(#+ |\(erratum-\d+\)=)", re.MULTILINE)
 CACHES_KEPT = 3
 # Without the internet, to ask for a data set takes minutes: not at every build.
 HOURS_BETWEEN_TRIES = 6
