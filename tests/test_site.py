@@ -92,8 +92,7 @@ def visit(browser: Browser, address: str) -> Iterator[Visit]:
 # Where axe looks at the colours of text, which takes it long. All pages share their style sheets,
 # and a test finds text with a colour of its own: the beginning of a page of each kind will do.
 KINDS = ["intro", "claims", "glossary", "api", "how_it_was_run", "cheat_sheet"]
-KINDS += ["chapters/11_4_2_dropout", "chapters/11_3_0_surfaces", "chapters/errata"]
-KINDS += ["labs/pages/lab_1_fit"]
+KINDS += ["chapters/11_4_2_dropout", "chapters/11_3_0_surfaces", "labs/pages/lab_1_fit"]
 EACH_PAGE = {page: pytest.param(page, marks=pytest.mark.xdist_group(page)) for page in pages()}
 
 

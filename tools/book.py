@@ -7,7 +7,6 @@ with the page, the cell and the error.
 
 import contextlib
 import hashlib
-import importlib
 import json
 import math
 import os
@@ -392,6 +391,7 @@ def execute_pages(cache: JupyterCacheAbstract) -> None:
     ]
     pages_run = [{"page": page, "title": titles[page][2:].strip(), **runs[page]} for page in names]
     if todo or not last:
+        # This imports Keras quietly; the API page imports it again.
         build = circumstances(claims, device())
     else:  # what the pages were computed on has not changed, and Keras takes long to import
         build = circumstances(claims, last["build"]["Computed on"])
@@ -463,8 +463,6 @@ def main() -> None:
         except PageError as error:
             print(f"\n{error}", flush=True)
             sys.exit(1)
-        with quiet():
-            importlib.import_module("tensorflow")  # the API page imports it
         build_site(str(cache.path))
         page = (SITE / "index.html").relative_to(ROOT)
         took = duration(time.perf_counter() - start)
