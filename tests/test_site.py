@@ -165,6 +165,22 @@ def test_nothing_overflows_on_a_phone(opened: Opened) -> None:
     assert width <= PHONE
 
 
+@pytest.mark.parametrize(
+    ("name", "tables"),
+    [
+        ("cheat_sheet", ".tw-sheet table"),
+        ("chapters/11_5_guidelines", "#what-do-i-do-when table"),
+    ],
+)
+def test_a_row_is_a_card_on_a_phone(browser: Browser, address: str, name: str, tables: str) -> None:
+    """A wide table scrolls, and who is in a hurry does not see that there is a third column."""
+    with closing(Visit(browser, address, width=PHONE)) as visit:
+        found = visit.open(name).locator(tables)
+        assert found.count() > 0
+        room = "all => all.map(one => one.parentElement.clientWidth - one.offsetWidth)"
+        assert min(found.evaluate_all(room)) >= 0
+
+
 def test_axe_finds_no_serious_violation(opened: Opened) -> None:
     assert serious_violations(opened, rules={"color-contrast": {"enabled": False}}) == []
 
