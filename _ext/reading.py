@@ -35,6 +35,7 @@ NO_TEXT = (
 OTHER_NAMES = {"batch norm": "batch normalization"}
 # Words that hold a term, and are none.
 NO_TERMS = ["feature map", "step by step", "eight steps"]
+NO_TERMS += ["step that bought", "every step is compared"]  # steps of a walk, not of training
 RUNS_IN = re.compile(r"The page runs in about [^.]+ on two cores\.")
 HANGUL = "[\u1100-\u11ff\u3130-\u318f\uac00-\ud7a3]"
 # A run of words: "완전 연결 층".

@@ -242,7 +242,10 @@ def test_the_key_covers_source_lock_data_and_profile(
         keys.append(book.environment_key())
     monkeypatch.setattr(book.datasets, "fingerprint", lambda: "other data")
     keys.append(book.environment_key())
-    monkeypatch.setenv("GPU", "1")
+    for variable in ["GPU", "KERAS_BACKEND"]:
+        monkeypatch.setenv(variable, "other")
+        keys.append(book.environment_key())
+    monkeypatch.setattr(book.platform, "python_version", lambda: "2.7.18")
     keys.append(book.environment_key())
     monkeypatch.setattr(book.runtime, "profile", lambda: "another")
     keys.append(book.environment_key())

@@ -25,6 +25,11 @@ OUTDATED = re.compile(r".*(Deprecation|Future|Pandas\d+)Warning.*")
 # The code of a folded solution. A page shows it, and does not run it.
 SOLUTION = re.compile(r"^:::\{dropdown\} Solution\n```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
+# A failed cell in pytest's report: its name and what is said of it.
+FAILED_CELL = re.compile(
+    r"^_+ (\S+::Cell \d+) _+\n(.*?)(?=^_+ \S+::Cell \d+ _+$|^=+ )", re.DOTALL | re.MULTILINE
+)
+
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = sorted((ROOT / "chapters").glob("*.md"))
 
@@ -47,6 +52,13 @@ def run_nbval(folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True)
 
 
+def failures(report: str) -> str:
+    """Return a line for each cell that failed: its name, and the last line of its error."""
+    report = re.sub(r"\x1b\[[\d;]*m", "", report)  # colours
+    found = FAILED_CELL.findall(report)
+    return "\n".join(f"FAILED {name}: {error.strip().splitlines()[-1]}" for name, error in found)
+
+
 def keep_for_the_site(chapter: Path, outputs: list[Any]) -> None:
     """Put a chapter and the outputs of its code cells where the build of the quick site looks."""
     notebook = myst_nb_reader_plugin(str(chapter))
@@ -66,7 +78,8 @@ def test_every_chapter_runs_under_nbval(tmp_path: Path, monkeypatch: pytest.Monk
         cells += sum(cell.cell_type == "code" for cell in notebook.cells)
         jupytext.write(notebook, tmp_path / f"{chapter.stem}.ipynb")
     result = run_nbval(tmp_path)
-    assert result.returncode == 0, result.stdout[-5000:] + result.stderr[-2000:]
+    told = f"{failures(result.stdout)}\n\n{result.stdout[-5000:]}{result.stderr[-2000:]}"
+    assert result.returncode == 0, told
     passed = re.search(r"(\d+) passed", result.stdout)
     assert passed is not None, result.stdout
     assert int(passed[1]) == cells
@@ -83,13 +96,17 @@ def test_every_chapter_runs_under_nbval(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_a_cell_that_raises_is_found(tmp_path: Path) -> None:
-    text = "# A page\n\n```{code-cell} ipython3\nassert 1 + 1 == 3\n```\n"
+    cells = ["assert 1 + 1 == 3, 'wrong sum'", "1 + 1", "unknown"]
+    text = "# A page\n" + "".join(f"\n```{{code-cell}} ipython3\n{c}\n```\n" for c in cells)
     header = "---\njupytext:\n  text_representation:\n    format_name: myst\n"
     header += "kernelspec:\n  name: python3\n  display_name: Python 3\n---\n\n"
     jupytext.write(jupytext.reads(header + text, fmt="md:myst"), tmp_path / "page.ipynb")
     result = run_nbval(tmp_path)
     assert result.returncode == 1
-    assert "AssertionError" in result.stdout
+    assert failures(result.stdout).splitlines() == [
+        "FAILED page.ipynb::Cell 0: AssertionError: wrong sum",
+        "FAILED page.ipynb::Cell 2: NameError: name 'unknown' is not defined",
+    ]
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)

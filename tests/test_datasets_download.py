@@ -550,6 +550,17 @@ def test_a_wrong_file_that_you_chose_is_an_error(tmp_path, capsys, monkeypatch):
     assert f"Error: {tmp_path / 'concrete.csv'} is empty." in errors
 
 
+@pytest.mark.usefixtures("images", "songs")
+def test_a_file_of_trainwell_that_is_gone_is_an_error(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(places, "embedded_folder", lambda: tmp_path)
+    assert main(["data"]) == 1
+    output, errors = capsys.readouterr()
+    assert output.count("see below") == 4
+    assert errors.count(f"Error: {tmp_path} lacks files of ") == 4
+    assert "concrete.csv. Install trainwell" in errors
+    assert "spotify-moments.json. Install trainwell" in errors
+
+
 def test_the_module_runs_as_a_command():
     command = [sys.executable, "-m", "trainwell"]
     help_text = subprocess.run([*command, "data", "--help"], capture_output=True, text=True)

@@ -36,10 +36,10 @@ from trainwell.datasets.simulate import simulate_spotify
 # As it was when the tests started: the real songs, if this machine has them.
 REAL_DATA = os.environ.get("TRAINWELL_DATA", "")
 HAS_SONGS = bool(REAL_DATA) and (Path(REAL_DATA).expanduser() / "spotify_songs.csv").is_file()
-SYSTEM_IMAGES = Path(manifest()["fashion-mnist"].system_folder)
+REAL_IMAGES = places.places(manifest()["fashion-mnist"])  # where a loader looks
 needs_songs = pytest.mark.skipif(not HAS_SONGS, reason="TRAINWELL_DATA has no spotify_songs.csv")
 needs_images = pytest.mark.skipif(
-    not SYSTEM_IMAGES.is_dir(), reason="the package dataset-fashion-mnist is not installed"
+    not REAL_IMAGES, reason="the images of Fashion-MNIST are nowhere on this machine"
 )
 
 
@@ -161,8 +161,9 @@ def test_the_embedded_subset_stands_in_with_a_warning():
 
 @needs_images
 def test_the_real_images_have_the_published_moments_and_hold_the_subset(monkeypatch):
+    monkeypatch.setenv("TRAINWELL_DATA", str(REAL_IMAGES[0].folder))
     data = load_fashion_mnist(seed=None)
-    assert data.source == "Fashion-MNIST, 60,000 + 10,000 images (system package)"
+    assert data.source == "Fashion-MNIST, 60,000 + 10,000 images (TRAINWELL_DATA)"
     everything = np.concatenate([data.x_train, data.x_valid])
     assert everything.mean() == pytest.approx(0.2860, abs=1e-4)  # as published with the set
     assert everything.std() == pytest.approx(0.3530, abs=1e-4)
@@ -172,6 +173,7 @@ def test_the_real_images_have_the_published_moments_and_hold_the_subset(monkeypa
         "T-shirt/top",
         "T-shirt/top",
     ]
+    monkeypatch.delenv("TRAINWELL_DATA")
     entry = replace(manifest()["fashion-mnist"], system_folder="")
     monkeypatch.setitem(manifest(), "fashion-mnist", entry)
     with pytest.warns(StandInWarning):
@@ -385,6 +387,12 @@ def test_a_file_of_trainwell_that_is_gone_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(places, "embedded_folder", lambda: tmp_path)
     with pytest.raises(DataError, match=r"lacks files of Concrete.*: concrete.csv\. Install"):
         load_concrete()
+    for call in (load_spotify, fingerprint):
+        with (
+            warnings.catch_warnings(action="ignore"),
+            pytest.raises(DataError, match=r"simulated songs.*: spotify-moments.json\. Install"),
+        ):
+            call()
 
 
 @pytest.mark.parametrize(

@@ -233,9 +233,12 @@ class Model:
 def helper(x):
     return FACTOR * x + TABLE.sum()
 
+def less(a, b):
+    return a - b
+
 def experiment(i, offset=0):
     square = lambda x: x**2
-    return {"value": [helper(square(v)) + Model().predict(v) for v in [i]][0] + offset}
+    return {"value": [helper(square(v)) + Model().predict(v) for v in [i]][0] + less(a=offset, b=0)}
 """
 
 
@@ -257,6 +260,7 @@ def place(source, function="experiment", **point):
         ("FACTOR * x", "FACTOR - x"),
         ("x**2", "x**3"),
         ("offset=0", "offset=1"),
+        ("(a, b):\n    return a - b", "(b, a):\n    return b - a"),
         ("TABLE.sum()", "TABLE.max()"),
     ],
 )

@@ -457,6 +457,24 @@ def test_labels_stay_at_their_lines_when_a_shared_axis_changes():
     assert x < box.x0 < x + 20
 
 
+def test_show_keeps_labels_inside_and_apart_when_the_limits_have_changed(bundles):
+    fig, axes = plt.subplots(2, 1, sharex=True, sharey=True)
+    for ax in axes:
+        for level in (0.5, 5.0, 5.1, 60.0, 70.0):
+            ax.plot([0, 1], [5, level], label=f"ends at {level}")
+        figures.label_ends(ax)
+    axes[0].set_ylim(4, 6)
+    figures.show(fig, alt="Lines", caption="Where lines end.")
+    fig.draw_without_rendering()
+    for ax in axes:
+        boxes = [text.get_window_extent() for text in ax.texts]
+        low, high = ax.get_window_extent().intervaly
+        assert low - boxes[0].height < boxes[0].y0
+        assert boxes[-1].y1 < high + 1.5 * boxes[-1].height
+        for lower, upper in itertools.pairwise(boxes):
+            assert lower.y1 <= upper.y0 + 1
+
+
 def test_label_ends_needs_a_label():
     fig, ax = plt.subplots()
     ax.plot([1, 2])

@@ -258,6 +258,22 @@ def test_regularization_if_needed():
             lambda: replace(SELF_NORMALIZING_DNN, strength=1.0).network((4,)),
             "alpha dropout takes a strength from 0 to less than 1, got 1.0",
         ),
+        (
+            lambda: replace(DEFAULT_DNN, optimizer="rmsprop"),
+            r"optimizer must be one of \('sgd', .*'adamw'\), got 'rmsprop'",
+        ),
+        (lambda: replace(DEFAULT_DNN, schedule="cosine"), "schedule must be one of .*1cycle"),
+        (
+            lambda: replace(DEFAULT_DNN, normalization="layer norm"),
+            "normalization must be one of .* got 'layer norm'",
+        ),
+        (lambda: replace(DEFAULT_DNN, if_needed="l1"), "if_needed must be one of .* got 'l1'"),
+        (
+            lambda: replace(DEFAULT_DNN, strength=-0.1),
+            "strength must be at least 0 and finite, got -0.1",
+        ),
+        (lambda: replace(DEFAULT_DNN, strength=np.nan), "strength must be .* got nan"),
+        (lambda: replace(DEFAULT_DNN, strength=np.inf), "strength must be .* got inf"),
     ],
 )
 def test_bad_recipes(call, message):

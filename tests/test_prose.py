@@ -24,6 +24,11 @@ CELL = "```{code-cell} python3\n:tags: [hide-input]\nglue('gap', 0.31)\n```\n"
         ("It reaches 0.89 in ten epochs.", "0.89 is neither glued nor cited"),
         ("It reaches .89 in ten epochs.", ".89 is neither"),
         ("- an item with 3.5 in it", "3.5 is neither"),
+        ("A step takes 0.5s, twice as long.", "0.5 is neither"),
+        ("It is 2.5x as fast.", "2.5 is neither"),
+        ("The rate is 1.5e-3.", "1.5 is neither"),
+        ("It has 3.5M weights.", "3.5 is neither"),
+        ("It takes .25s.", ".25 is neither"),
         ("| a |\n|---|\n| 1.5 |\n", "1.5 is neither"),
         ("## A heading with 0.2", "0.2 is neither"),
         ("```{note}\nHidden 0.7 in a note.\n```", "0.7 is neither"),
@@ -62,6 +67,7 @@ def test_finds(text: str, problem: str) -> None:
         "![Two curves](picture.png)",
         CELL + "\nThe gap is {glue:text}`gap:.2f`.",
         "Five of 5 seeds, 20,000 images, 95 %.",
+        "In v0.5 and Python3.11, as in 2.16.1, 11.10.2 and 2.0.0rc1.",
     ],
 )
 def test_passes(text: str) -> None:

@@ -103,6 +103,9 @@ def test_the_longest_term_is_meant(book):
 def test_a_term_inside_other_words_gets_no_link_of_its_own(book):
     page = build(book, "Step by step, batch norm scales a feature map in eight steps.")
     assert links(page) == [("term-batch-normalization", "batch norm")]
+    page = build(book, "Tell a step that bought something. Every step is compared. A step fails.")
+    assert links(page) == [("term-step", "step")]
+    assert "A <a" in page
 
 
 def test_headings_links_code_and_captions_get_no_link(book):

@@ -283,9 +283,12 @@ def test_a_bar_only_where_progress_is_shown(shown, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"passes": 0}, "passes must be at least 1, got 0"),
-        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
-        ({"seed": -1}, "seed must be at least 0, got -1"),
+        ({"passes": 0}, "passes must be a whole number, at least 1, got 0"),
+        ({"passes": 2.5}, "passes must be a whole number, at least 1, got 2.5"),
+        ({"passes": float("nan")}, "passes must be a whole number, .* got nan"),
+        ({"batch_size": 0}, "batch_size must be a whole number, at least 1, got 0"),
+        ({"batch_size": 1.5}, "batch_size must be a whole number, at least 1, got 1.5"),
+        ({"seed": -1}, "seed must be a whole number, at least 0, got -1"),
         ({"x": X[:0]}, r"x must have at least one row, got the shape \(0, 8, 3\)"),
         ({"x": 1.0}, r"x must have at least one row, got the shape \(\)"),
         ({"x": X[0]}, r"x must have the model's shape \(n, 8, 3\), got \(8, 3\)"),
@@ -302,6 +305,22 @@ def test_a_bar_only_where_progress_is_shown(shown, monkeypatch, capsys):
 def test_bad_arguments(wrong, message):
     with pytest.raises(ValueError, match=message):
         mc_predict(**{"model": dense(), "x": X, **wrong})
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.dropout = layers.Dropout(0.1)
+
+    def call(self, x):
+        return self.dropout(x)
+
+
+def test_a_subclassed_model_tells_no_inputs():
+    model = Subclassed()
+    model(X)
+    with pytest.raises(ValueError, match="build it with the functional API or Sequential"):
+        mc_predict(model, X)
 
 
 def test_a_model_with_two_outputs():
@@ -386,8 +405,14 @@ def test_temperature_scaling_finds_how_far_logits_were_blown_up(temperature):
         (lambda: brier_score(P, LABELS + 1), "whole numbers from 0 to 1, got int64 from 1 to 2"),
         (lambda: brier_score(P, LABELS - 1), "labels must be whole numbers .* from -1 to 0"),
         (lambda: brier_score(P, LABELS / 1), "labels must be whole numbers .* got float64"),
-        (lambda: reliability(P, LABELS, bins=0), "bins must be at least 1, got 0"),
-        (lambda: at_temperature(P, 0), "temperature must be more than 0, got 0"),
+        (lambda: reliability(P, LABELS, bins=0), "bins must be a whole number, .* got 0"),
+        (lambda: reliability(P, LABELS, bins=2.5), "bins must be a whole number, .* got 2.5"),
+        (lambda: reliability(P, LABELS, bins=float("nan")), "bins must be .* got nan"),
+        (lambda: at_temperature(P, 0), "temperature must be more than 0 and finite, got 0"),
+        (lambda: at_temperature(P, np.inf), "temperature must be more than 0 .* got inf"),
+        (lambda: at_temperature(0 * P, 2.0), "probabilities must be .* sums from 0 to 0"),
+        (lambda: at_temperature(-P, 2.0), "probabilities must be .* got -0.9 at least"),
+        (lambda: at_temperature(np.nan * P, 2.0), "probabilities must be .* got nan"),
     ],
 )
 def test_bad_arguments_of_the_scores(call, message):

@@ -86,7 +86,10 @@ def pages() -> list[str]:
 def environment_key() -> str:
     """Return a hash of all that decides a page's outputs beside its own cells."""
     where = os.environ.get("GPU", "")  # `make book GPU=1` exports it
-    digest = hashlib.sha256(f"{runtime.profile()} {where} {datasets.fingerprint()}".encode())
+    # Not `runtime.versions()`: it imports Keras, which takes long. The lock has the packages'.
+    python, backend = platform.python_version(), os.environ.get("KERAS_BACKEND", "")
+    parts = [runtime.profile(), where, python, backend, datasets.fingerprint()]
+    digest = hashlib.sha256("\n".join(parts).encode())
     for path in [ROOT / "requirements.lock", *sorted((ROOT / "src").rglob("*"))]:
         # No page runs the labs' builder and grader.
         if path.is_file() and not {"__pycache__", "labs"} & set(path.relative_to(ROOT).parts):

@@ -19,8 +19,9 @@ from myst_parser.parsers.mdit import create_md_parser
 from pybtex.database import parse_file
 
 ROOT = Path(__file__).resolve().parent.parent
-# A decimal (0.5, .5), but no part of a word or of a longer number (11.4.2).
-DECIMAL = re.compile(r"(?<![\w.])\d*\.\d+(?![\w.]*\.\d)(?!\w)")
+# A decimal (0.5, .5), with a unit or not (0.5s), but no part of a longer number (11.4.2) or of a
+# word that letters begin (v0.5).
+DECIMAL = re.compile(r"(?<![\w.])\d*\.\d+(?![\w.]*\.\d)")
 # What stands for a citation in a sentence, and for anything else that is no text: code, a link.
 CITED, OTHER = "\N{REFERENCE MARK}", "\N{OBJECT REPLACEMENT CHARACTER}"
 # A sentence may end before its citation.

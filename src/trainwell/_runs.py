@@ -125,7 +125,8 @@ def _describe(value: Any, home: str, seen: set[int]) -> Iterable[str]:
 def _parts(value: Any) -> Any:
     """Return what makes a function, its code, or a class."""
     if isinstance(value, types.CodeType):
-        return [value.co_code, value.co_names, value.co_consts]
+        # Runs are called by keyword: which argument has which name counts.
+        return [value.co_code, value.co_names, value.co_varnames, value.co_consts]
     if isinstance(value, type):
         own = {
             n: p for n, p in vars(value).items() if not isinstance(p, types.GetSetDescriptorType)

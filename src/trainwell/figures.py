@@ -118,6 +118,7 @@ def show(fig: Figure, *, alt: str, caption: str, data: Data | None = None) -> No
             f"fig is {fig.get_figwidth():g} inches wide; on a phone its text would be too small. "
             f"Use at most {MAX_WIDTH} and stack the panels."
         )
+    _place_labels(fig)
     figure = (
         f'<figure class="tw-figure" id="{place}" style="margin: 1em 0">{_svg(fig, alt)}'
         f"<figcaption>{html.escape(caption)}</figcaption></figure>"
@@ -204,7 +205,8 @@ def band(ax: Axes, frame: pd.DataFrame, x: str, y: str, *, label: str) -> None:
 def label_ends(ax: Axes) -> None:
     """Write each line's label at its right end, moved apart where they would overlap.
 
-    Call it last: it moves them apart for the axes as they are now.
+    `show` places them once more, for the axes as they are then. Where a line ends above or below
+    the axes, its label is at their edge.
 
     Raises:
         ValueError: If no line has a label.
@@ -212,20 +214,10 @@ def label_ends(ax: Axes) -> None:
     lines = [line for line in ax.get_lines() if not str(line.get_label()).startswith("_")]
     if not lines:
         raise ValueError("ax has no line with a label. Give each line a label=.")
-    fig = ax.figure
-    assert isinstance(fig, Figure)
-    fig.draw_without_rendering()
-    to_axes = ax.transData + ax.transAxes.inverted()
-    ends = np.array([np.asarray(line.get_xydata())[-1] for line in lines])
-    line_height = 1.2 * mpl.rcParams["font.size"] * fig.dpi / 72
-    gap = line_height / ax.get_window_extent().height
-    heights = _spread(to_axes.transform(ends)[:, 1], gap)
-    # In data coordinates: with shared axes, a later panel may still change the limits.
-    places = to_axes.inverted().transform(np.column_stack([np.zeros(len(heights)), heights]))
-    for line, (x, _), (_, y) in zip(lines, ends, places, strict=True):
+    labels = [
         ax.annotate(
             str(line.get_label()),
-            xy=(x, y),
+            xy=(0, 0),  # `_place_labels` knows where
             xytext=(6, 0),
             textcoords="offset points",
             annotation_clip=False,
@@ -233,6 +225,35 @@ def label_ends(ax: Axes) -> None:
             color=line.get_color(),
             fontweight="bold",
         )
+        for line in lines
+    ]
+    ax.trainwell_ends = (lines, labels)  # type: ignore[attr-defined]
+    fig = ax.figure
+    assert isinstance(fig, Figure)
+    _place_labels(fig)
+
+
+def _place_labels(fig: Figure) -> None:
+    """Place the labels of `label_ends` for the axes as they are now."""
+    labelled = {ax: ax.trainwell_ends for ax in fig.axes if hasattr(ax, "trainwell_ends")}
+    if not labelled:
+        return
+    every = [label for _, labels in labelled.values() for label in labels]
+    for label in every:  # in a wrong place, it would change the size of the axes
+        label.set_visible(False)
+    fig.draw_without_rendering()
+    for ax, (lines, labels) in labelled.items():
+        to_axes = ax.transData + ax.transAxes.inverted()
+        ends = np.array([np.asarray(line.get_xydata())[-1] for line in lines])
+        line_height = 1.2 * mpl.rcParams["font.size"] * fig.dpi / 72
+        gap = line_height / ax.get_window_extent().height
+        heights = _spread(np.clip(to_axes.transform(ends)[:, 1], 0, 1), gap)
+        # In data coordinates: with shared axes, a later panel may still change the limits.
+        places = to_axes.inverted().transform(np.column_stack([np.zeros(len(heights)), heights]))
+        for label, (x, _), (_, y) in zip(labels, ends, places, strict=True):
+            label.xy = (x, y)
+    for label in every:
+        label.set_visible(True)
 
 
 def pairs(

@@ -5,9 +5,10 @@ A `Recipe` says how to build and train a network of dense layers; `build` does w
     model = build(DEFAULT_DNN, (100, 100, 100), learning_rate=0.1, steps=320)
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import keras
 from keras import layers
@@ -42,6 +43,12 @@ Normalization = Literal["none", "batch norm", "batch norm if deep", "batch norm 
 IfNeeded = Literal["nothing", "l2", "weight decay", "alpha dropout"]
 Optimizer = Literal["sgd", "momentum", "nesterov", "adam", "adamw"]
 Schedule = Literal["constant", "1cycle", "warm-up, cosine"]
+CHOICES = {
+    "normalization": get_args(Normalization),
+    "optimizer": get_args(Optimizer),
+    "schedule": get_args(Schedule),
+    "if_needed": get_args(IfNeeded),
+}
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,9 @@ class Recipe:
             rate of alpha dropout; 0 for not at all.
         deep_activation: The activation of a deep network where it is another one, or None.
         alternatives: What the recipe's authors would take as well, in words, by row of the table.
+
+    Raises:
+        ValueError: If a field is none of its choices, or `strength` can't be.
     """
 
     name: str
@@ -76,6 +86,19 @@ class Recipe:
     strength: float = 0.0
     deep_activation: str | None = None
     alternatives: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse what would silently be taken for something else."""
+        for name, choices in CHOICES.items():
+            value = getattr(self, name)
+            if value not in choices:
+                raise ValueError(f"{name} must be one of {choices}, got {value!r}.")
+        if not 0 <= self.strength < math.inf:
+            raise ValueError(f"strength must be at least 0 and finite, got {self.strength}.")
+        if self.if_needed == "alpha dropout" and self.strength >= 1:
+            raise ValueError(
+                f"alpha dropout takes a strength from 0 to less than 1, got {self.strength}."
+            )
 
     def table(self) -> dict[str, str]:
         """Return the recipe in words: the rows of the table that a book prints."""
@@ -109,12 +132,10 @@ class Recipe:
         """Build the network, not compiled. The arguments are those of `mlp`.
 
         Raises:
-            ValueError: If a layer has less than one unit, or `strength` can't be.
+            ValueError: If a layer has less than one unit.
         """
         _check_units(units, outputs)
         rate = self.strength if self.if_needed == "alpha dropout" else 0.0
-        if not 0 <= rate < 1:
-            raise ValueError(f"alpha dropout takes a strength from 0 to less than 1, got {rate}.")
         deep = len(units) >= DEEP
         activation = (self.deep_activation if deep else None) or self.activation
         batch_norm = self.normalization == "batch norm" or (deep and self.normalization != "none")
@@ -273,7 +294,7 @@ def build(
         A compiled Keras model. Standardise what you feed it, and mind `recipe.early_stopping`.
 
     Raises:
-        ValueError: If an argument or the recipe's strength can't be.
+        ValueError: If an argument can't be.
     """
     model = recipe.network(
         units, inputs=inputs, outputs=outputs, output_activation=output_activation

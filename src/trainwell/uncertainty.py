@@ -12,6 +12,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import keras
@@ -86,16 +87,16 @@ def mc_predict(
         The mean and the standard deviation over the passes, in float32 or better.
 
     Raises:
-        ValueError: If `passes` or `batch_size` is less than 1, `seed` negative, `x` empty or not of
-            the model's shape, or the outputs no probabilities where `information` needs them; if
-            the model is not built, has several inputs or outputs, or no dropout layer with a rate
-            of more than 0. A recurrent layer's own `dropout` is no layer.
+        ValueError: If `passes`, `batch_size` or `seed` is no whole number, or one too small, `x`
+            empty or not of the model's shape, or the outputs no probabilities where `information`
+            needs them; if the model is not built, is a subclass that tells no inputs, has several
+            inputs or outputs, or no dropout layer with a rate of more than 0. A recurrent layer's
+            own `dropout` is no layer.
     """
     x = np.asarray(x)
-    least_values = [("passes", passes, 1), ("batch_size", batch_size, 1), ("seed", seed, 0)]
-    for name, value, least in least_values:
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}.")
+    _check_whole("passes", passes, 1)
+    _check_whole("batch_size", batch_size, 1)
+    _check_whole("seed", seed, 0)
     _check_model(model, x)
     dropout = _dropout_layers(model)
     weights = [variable.value for variable in model.variables]
@@ -246,9 +247,19 @@ def _entropy(probabilities: Any) -> Any:
     return -ops.sum(probabilities * ops.log(ops.maximum(probabilities, TINY)), axis=-1)
 
 
+def _check_whole(name: str, value: Any, least: int) -> None:
+    if not isinstance(value, Integral) or int(value) < least:
+        raise ValueError(f"{name} must be a whole number, at least {least}, got {value!r}.")
+
+
 def _check_model(model: Any, x: Array) -> None:
     if not model.built:
         raise ValueError(f"model {model.name!r} has no weights yet: give it a keras.Input.")
+    if not hasattr(model, "inputs"):  # a subclass of keras.Model
+        raise ValueError(
+            f"model {model.name!r} doesn't tell its inputs: build it with the functional API or "
+            "Sequential."
+        )
     inputs, outputs = len(model.inputs), len(model.outputs)
     if (inputs, outputs) != (1, 1):
         raise ValueError(
@@ -297,10 +308,10 @@ def reliability(
         means in the bin, and `count`. In an honest network the two are equal.
 
     Raises:
-        ValueError: If `bins` is less than 1, and as for `negative_log_likelihood`.
+        ValueError: If `bins` is no whole number of at least 1, and as for
+            `negative_log_likelihood`.
     """
-    if bins < 1:
-        raise ValueError(f"bins must be at least 1, got {bins}.")
+    _check_whole("bins", bins, 1)
     p, labels = _checked(probabilities, labels)
     confidence, right = p.max(axis=1), p.argmax(axis=1) == labels
     frame = pd.DataFrame({"confidence": confidence, "accuracy": right, "count": 1})
@@ -348,11 +359,12 @@ def at_temperature(probabilities: npt.ArrayLike, temperature: float) -> Array:
     The logarithms of the outputs are the logits, but for a constant a row, which softmax ignores.
 
     Raises:
-        ValueError: If `temperature` is not positive.
+        ValueError: If `temperature` is not positive or not finite, or a row is no distribution.
     """
-    if not temperature > 0:
-        raise ValueError(f"temperature must be more than 0, got {temperature}.")
+    if not 0 < temperature < np.inf:
+        raise ValueError(f"temperature must be more than 0 and finite, got {temperature}.")
     p = np.asarray(probabilities, dtype=np.float64)
+    _check_rows("probabilities must be a softmax's outputs", p)
     # By the highest, for the sum not to underflow.
     scaled = (np.maximum(p, TINY) / p.max(axis=-1, keepdims=True)) ** (1 / temperature)
     return np.asarray(scaled / scaled.sum(axis=-1, keepdims=True))
@@ -378,7 +390,7 @@ def _checked(probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[Array
 def _check_rows(demand: str, rows: Array) -> None:
     """Raise unless the numbers on the last axis are a distribution, but for rounding."""
     sums = rows.sum(axis=-1)
-    if not (rows.min() >= 0 and np.allclose(sums, 1, atol=1e-3)):
+    if rows.size and not (rows.min() >= 0 and np.allclose(sums, 1, atol=1e-3)):
         raise ValueError(
             f"{demand}, which are not negative and sum to 1, got {rows.min():g} at least and sums "
             f"from {sums.min():g} to {sums.max():g}. End the model in softmax."

@@ -139,11 +139,27 @@ def embedded(entry: Entry) -> tuple[dict[str, Any], Place]:
     """
     good = first_good(entry)
     if good is None:
-        raise DataError(
-            f"{embedded_folder()} lacks files of {entry.title}, which come with trainwell: "
-            f"{', '.join(entry.files)}. Install trainwell, or check it out, again."
-        )
+        raise _gone(entry.title, *entry.files)
     return good
+
+
+def spotify_moments() -> Path:
+    """Return the file from which the stand-in for the songs is drawn.
+
+    Raises:
+        DataError: If it is not in trainwell's own folder.
+    """
+    file = embedded_folder() / SPOTIFY_MOMENTS
+    if not file.is_file():
+        raise _gone("the simulated songs", SPOTIFY_MOMENTS)
+    return file
+
+
+def _gone(title: str, *files: str) -> DataError:
+    return DataError(
+        f"{embedded_folder()} lacks files of {title}, which come with trainwell: "
+        f"{', '.join(files)}. Install trainwell, or check it out, again."
+    )
 
 
 def find(entry: Entry) -> tuple[dict[str, Any], Place] | None:
@@ -179,6 +195,9 @@ def fingerprint() -> str:
     It covers the bytes of every file and where it was found, takes well under a second and
     downloads nothing: a set that is not here counts as its stand-in. Anything computed from
     the data, such as an executed page, is out of date when this changes.
+
+    Raises:
+        DataError: As `places`, and as `spotify_moments`.
     """
     digest = hashlib.sha256()
     for entry in manifest().values():
@@ -186,7 +205,7 @@ def fingerprint() -> str:
         digest.update(f"{entry.name}: {place.kind if place else 'stand-in'}\n".encode())
         files = [place.folder / name for name in entry.files] if place else []
         digest.update(b"".join(_hash(file) for file in files))
-    digest.update(_hash(embedded_folder() / SPOTIFY_MOMENTS))
+    digest.update(_hash(spotify_moments()))
     return digest.hexdigest()[:16]
 
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainwell.datasets.dataset import Dataset, StandInWarning
-from trainwell.datasets.manifest import embedded_folder, manifest
-from trainwell.datasets.places import SPOTIFY_MOMENTS, embedded, find, why_not
+from trainwell.datasets.manifest import manifest
+from trainwell.datasets.places import embedded, find, spotify_moments, why_not
 from trainwell.datasets.simulate import simulate_spotify
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ def load_spotify(*, seed: int = 0) -> Dataset:
         real songs can't be had, simulated ones stand in, with a `StandInWarning`.
 
     Raises:
-        DataError: If the file in `TRAINWELL_DATA` is wrong, or the cache can't be written.
+        DataError: If the file in `TRAINWELL_DATA` is wrong, the cache can't be written, or a file
+            that comes with trainwell is gone.
     """
     from sklearn.compose import make_column_transformer
     from sklearn.model_selection import GroupShuffleSplit
@@ -82,7 +83,7 @@ def _songs() -> tuple[pd.DataFrame, str, bool]:
         StandInWarning,
         stacklevel=3,
     )
-    songs = simulate_spotify(embedded_folder() / SPOTIFY_MOMENTS)
+    songs = simulate_spotify(spotify_moments())
     return songs, f"Simulated Spotify songs, {len(songs):,} rows (not the real ones)", True
 
 
