@@ -354,19 +354,57 @@ def execute_pages(cache: JupyterCacheAbstract) -> None:
         page: sum(cell.cell_type == "code" for cell in notebook.cells)
         for page, notebook in notebooks.items()
     }
-    runs: dict[str, dict[str, float]] = {}
     progress = Progress(cells, last_runs, PAGES_AT_ONCE)
-    for page in names:
-        with contextlib.suppress(KeyError):
-            record = cache.match_cache_notebook(notebooks[page])
-            runs[page] = {cost: record.data[cost] for cost in COSTS}
-            notebooks[page] = cache.get_cache_bundle(record.pk).nb
-            took = duration(runs[page]["execution_seconds"])
-            progress.finish(page, f"from the cache (it took {took})")
+    runs = look_up(notebooks, cache, progress)
     # A page of which nothing is known may be long: it goes first. Its cells tell a little.
     todo = [page for page in names if page not in runs]
     todo.sort(key=lambda page: (last_runs.get(page, math.inf), cells[page]), reverse=True)
     start = time.perf_counter()
+    runs |= execute_at_once(todo, notebooks, cache, progress)
+    took = time.perf_counter() - start
+    titles = {p: next(x for x in (ROOT / f"{p}.md").open() if x.startswith("# ")) for p in names}
+    claims = [
+        {"page": page, "title": titles[page][2:].strip(), **claim}
+        for page in names
+        for claim in claims_of(sources[page], notebooks[page])
+    ]
+    pages_run = [{"page": page, "title": titles[page][2:].strip(), **runs[page]} for page in names]
+    if todo or not last:
+        # This imports Keras quietly; the API page imports it again.
+        build = circumstances(claims, device())
+    else:  # what the pages were computed on has not changed, and Keras takes long to import
+        build = circumstances(claims, last["build"]["Computed on"])
+    if todo:
+        build[LAST_EXECUTED] = f"{len(todo)} of {len(names)} pages, in {duration(took)}"
+    elif LAST_EXECUTED in last.get("build", {}):
+        build[LAST_EXECUTED] = last["build"][LAST_EXECUTED]
+    how = {"build": build, "pages": pages_run}
+    write_if_changed(runs_file, json.dumps(how, indent=1))
+    write_if_changed(BUILD / "claims.json", json.dumps(claims, indent=1))
+    verdicts = [claim["status"] for claim in claims]
+    print(f"{len(claims)} claims: {verdicts.count('held')} held, the others not judged")
+
+
+def look_up(
+    notebooks: dict[str, Any], cache: JupyterCacheAbstract, progress: Progress
+) -> dict[str, dict[str, float]]:
+    """Replace the pages that the cache has by theirs, with outputs; return their costs."""
+    runs = {}
+    for page, notebook in notebooks.items():
+        with contextlib.suppress(KeyError):
+            record = cache.match_cache_notebook(notebook)
+            runs[page] = {cost: record.data[cost] for cost in COSTS}
+            notebooks[page] = cache.get_cache_bundle(record.pk).nb
+            took = duration(runs[page]["execution_seconds"])
+            progress.finish(page, f"from the cache (it took {took})")
+    return runs
+
+
+def execute_at_once(
+    todo: list[str], notebooks: dict[str, Any], cache: JupyterCacheAbstract, progress: Progress
+) -> dict[str, dict[str, float]]:
+    """Execute pages, in this order and several at a time; keep each; return their costs."""
+    runs = {}
     if len(todo) > 1:
         kernels.preload()
     with ThreadPoolExecutor(PAGES_AT_ONCE) as threads:
@@ -386,28 +424,7 @@ def execute_pages(cache: JupyterCacheAbstract) -> None:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(group, signal.SIGKILL)
             raise
-    titles = {p: next(x for x in (ROOT / f"{p}.md").open() if x.startswith("# ")) for p in names}
-    claims = [
-        {"page": page, "title": titles[page][2:].strip(), **claim}
-        for page in names
-        for claim in claims_of(sources[page], notebooks[page])
-    ]
-    pages_run = [{"page": page, "title": titles[page][2:].strip(), **runs[page]} for page in names]
-    if todo or not last:
-        # This imports Keras quietly; the API page imports it again.
-        build = circumstances(claims, device())
-    else:  # what the pages were computed on has not changed, and Keras takes long to import
-        build = circumstances(claims, last["build"]["Computed on"])
-    if todo:
-        took = duration(time.perf_counter() - start)
-        build[LAST_EXECUTED] = f"{len(todo)} of {len(names)} pages, in {took}"
-    elif LAST_EXECUTED in last.get("build", {}):
-        build[LAST_EXECUTED] = last["build"][LAST_EXECUTED]
-    how = {"build": build, "pages": pages_run}
-    write_if_changed(runs_file, json.dumps(how, indent=1))
-    write_if_changed(BUILD / "claims.json", json.dumps(claims, indent=1))
-    verdicts = [claim["status"] for claim in claims]
-    print(f"{len(claims)} claims: {verdicts.count('held')} held, the others not judged")
+    return runs
 
 
 def build_site(cache_path: str) -> None:
