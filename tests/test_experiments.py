@@ -3,9 +3,11 @@
 import os
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from new_process import in_a_new_process
 
@@ -326,6 +328,31 @@ def test_after_an_interrupt_the_workers_are_replaced():
     with pytest.raises(KeyboardInterrupt):
         run(interrupted, {"i": [0, 1]}, jobs=2)
     assert len(run(fails_at_two, {"i": [0, 1]}, jobs=2)) == 2
+
+
+def test_no_worker_outlives_a_process_that_is_killed(tmp_path):
+    """As when memory runs out, or somebody ends a notebook for good."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, time\n"
+        "from pathlib import Path\n"
+        "from trainwell.experiments import run\n\n\n"
+        "def work(i):\n"
+        f"    Path({str(tmp_path)!r}, f'worker {{os.getpid()}}').touch()\n"
+        "    time.sleep(600)\n\n\n"
+        "if __name__ == '__main__':\n"
+        "    run(work, {'i': [0, 1]}, jobs=2, keep=False)\n"
+    )
+    with subprocess.Popen([sys.executable, script]) as process:
+        while len(workers := list(tmp_path.glob("worker *"))) < 2:
+            assert process.poll() is None
+            time.sleep(0.1)
+        process.kill()
+    numbers = [int(worker.name.split()[1]) for worker in workers]
+    deadline = time.monotonic() + 60
+    while any(map(psutil.pid_exists, numbers)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(map(psutil.pid_exists, numbers))
 
 
 @pytest.mark.parametrize(("device", "jobs"), [("CPU", 5), ("NVIDIA H100", 1)])

@@ -15,6 +15,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -179,9 +180,24 @@ def _workers(jobs: int) -> ProcessPoolExecutor:
         context.set_forkserver_preload(["trainwell.training"])
     else:
         context = multiprocessing.get_context("spawn")
-    # Ctrl+C reaches the workers too: they end at once and in silence, for this process tells.
-    quietly = (signal.SIGINT, signal.SIG_DFL)
-    return ProcessPoolExecutor(jobs, context, initializer=signal.signal, initargs=quietly)
+    return ProcessPoolExecutor(jobs, context, initializer=_start_worker)
+
+
+def _start_worker() -> None:
+    # Ctrl+C reaches the workers too: they end at once and in silence, for the parent tells.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Wait for the end of the process that gives the work; one that is killed can't say so.
+
+    A worker would wait for work for ever, and hold a gigabyte.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 @contextlib.contextmanager
