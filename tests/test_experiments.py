@@ -98,6 +98,19 @@ def fails_at_two(i):
     return {"value": i}
 
 
+def test_a_run_has_the_profile_of_its_call(monkeypatch):
+    """The workers' own may be older: numbers of a preview must not pass for the book's."""
+
+    def sizes(i):
+        from trainwell.runtime import epochs
+
+        return {"epochs": epochs(10)}
+
+    for profile, epochs in [("quick", 2), ("full", 10)]:
+        monkeypatch.setenv("TRAINWELL_PROFILE", profile)
+        assert run(sizes, {"i": [0, 1]}, jobs=2)["epochs"].to_list() == [epochs] * 2
+
+
 def test_neighbours_are_one_workers_so_that_it_traces_them_once():
     pids = run(lambda i: {"pid": os.getpid()}, {"i": range(20)}, jobs=2)["pid"].to_numpy()
     assert (pids.reshape(4, 5) == pids[::5, None]).all()

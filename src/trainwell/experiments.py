@@ -46,6 +46,8 @@ WORKER_ENVIRONMENT = {
 # their learning rate only, and `fit` then traces one step for all. It takes fewer where some
 # workers would be left without work.
 AT_ONCE = 5
+# What decides the data of a run and their sizes: a worker gets them as they are when it starts.
+PASSED_ON = ("TRAINWELL_PROFILE", "TRAINWELL_DATA", "TRAINWELL_OFFLINE")
 # The column in which a run that raised brings its traceback.
 TRACEBACK = "_traceback"
 
@@ -143,7 +145,7 @@ def _in_parallel(
         yield from (result for result in results if result is not None)
         return
     pickled = cloudpickle.dumps(function)  # plain pickle can't send a notebook's functions
-    pool = _workers(jobs)
+    pool = _workers(jobs, tuple(os.environ.get(name, "") for name in PASSED_ON))
     missing = [number for number, result in enumerate(results) if result is None]
     at_once = max(1, min(AT_ONCE, len(missing) // (2 * jobs)))
     chunks = [missing[start : start + at_once] for start in range(0, len(missing), at_once)]
@@ -171,7 +173,7 @@ def _in_parallel(
 
 
 @cache
-def _workers(jobs: int) -> ProcessPoolExecutor:
+def _workers(jobs: int, settings: tuple[str, ...]) -> ProcessPoolExecutor:
     """Return the worker processes. They stay for later calls: TensorFlow starts slowly."""
     if sys.platform == "linux":
         # One process imports Keras, and the workers are copies of it. It has not computed yet, so
@@ -180,10 +182,12 @@ def _workers(jobs: int) -> ProcessPoolExecutor:
         context.set_forkserver_preload(["trainwell.training"])
     else:
         context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(jobs, context, initializer=_start_worker)
+    return ProcessPoolExecutor(jobs, context, initializer=_start_worker, initargs=(settings,))
 
 
-def _start_worker() -> None:
+def _start_worker(settings: tuple[str, ...]) -> None:
+    # The process that workers are copies of has them as they were when the first one started.
+    os.environ.update(zip(PASSED_ON, settings, strict=True))
     # Ctrl+C reaches the workers too: they end at once and in silence, for the parent tells.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
