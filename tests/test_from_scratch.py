@@ -336,6 +336,9 @@ def test_newton_schulz_keeps_the_singular_vectors(shape):
 def test_newton_schulz_is_for_matrices():
     with pytest.raises(ValueError, match=r"matrix must have two axes, got the shape \(3,\)"):
         newton_schulz(np.ones(3))
+    for steps in (-1, 2.5):
+        with pytest.raises(ValueError, match=f"steps must be a whole number, 0 .*, got {steps}"):
+            newton_schulz(np.eye(2), steps)
 
 
 def test_newton_schulz_brings_singular_values_near_1():

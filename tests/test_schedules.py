@@ -353,6 +353,8 @@ def test_a_bar_only_where_progress_is_shown(monkeypatch, capsys):
         ),
         (lambda: PowerDecay("0.1", 10), "initial_learning_rate must be a finite .*, got '0.1'"),
         (lambda: OneCycle("0.5", 100), "peak_learning_rate must be a finite number .*, got '0.5'"),
+        (lambda: OneCycle(0.5, 100, "0.1"), "initial_learning_rate must be a number, got '0.1'"),
+        (lambda: OneCycle(0.5, 100, 0.1, "0"), "final_learning_rate must be a number, got '0'"),
         (lambda: OneCycle(0.5, 10.5), "total_steps must be a whole number, .*, got 10.5"),
         (lambda: PowerDecay(0.1, 0), "decay_steps must be a finite number of more than 0, got 0"),
         (lambda: PowerDecay(0.1, 10, power=0.0), "power must be a finite number .*, got 0.0"),

@@ -338,10 +338,12 @@ def newton_schulz(matrix: Array, steps: int = 5) -> Array:
         The nearly orthogonal matrix, of shape (n, k).
 
     Raises:
-        ValueError: If `matrix` has another number of axes than two.
+        ValueError: If `matrix` has another number of axes than two, or `steps` can't be.
     """
     if np.ndim(matrix) != 2:
         raise ValueError(f"matrix must have two axes, got the shape {np.shape(matrix)}.")
+    if not isinstance(steps, Integral) or steps < 0:
+        raise ValueError(f"steps must be a whole number, 0 or more, got {steps!r}.")
     a, b, c = NEWTON_SCHULZ
     x = matrix / (np.linalg.norm(matrix) + 1e-7)  # now no singular value is above 1
     for _ in range(steps):

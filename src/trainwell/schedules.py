@@ -102,6 +102,10 @@ class OneCycle(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore
     ) -> None:
         """Check the arguments, and place the phases."""
         _check_positive("peak_learning_rate", peak_learning_rate)
+        ends = {"initial": initial_learning_rate, "final": final_learning_rate}
+        for name, value in ends.items():
+            if value is not None and not isinstance(value, Real):
+                raise ValueError(f"{name}_learning_rate must be a number, got {value!r}.")
         if initial_learning_rate is None:
             initial_learning_rate = peak_learning_rate / 10
         if final_learning_rate is None:
