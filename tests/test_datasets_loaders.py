@@ -221,7 +221,7 @@ def as_in_the_lesson(songs, seed):
 
 
 @pytest.mark.usefixtures("_simulated")
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", [0, 1])
 def test_no_artist_is_on_both_sides_and_the_parts_are_the_lessons(seed):
     data = load_spotify(seed=seed)
     train, valid = set(data.groups_train), set(data.groups_valid)

@@ -3,11 +3,18 @@
 All in one new process, for JAX and Keras take seconds to start.
 """
 
+from pathlib import Path
+
+import keras
 import pytest
 from new_process import in_a_new_process
 
+from trainwell.layers import MCAlphaDropout, MCDropout
+
 JAX = """
 import keras
+import numpy as np
+import os
 import pathlib
 import tempfile
 import test_schedules
@@ -38,10 +45,18 @@ t = test_uncertainty
 t.test_batch_by_batch()
 t.test_the_model_is_left_as_it_was_found(t.noisy)
 
+saved = keras.models.load_model(os.environ["SAVED"])
+assert not np.array_equal(saved(np.ones((400, 50))), saved(np.ones((400, 50)))), "it is always on"
+
 print("same on", keras.backend.backend())
 """
 
 
-def test_on_jax() -> None:
+def test_on_jax(tmp_path: Path) -> None:
     pytest.importorskip("jax")
-    assert in_a_new_process(JAX, KERAS_BACKEND="jax", JAX_PLATFORMS="cpu") == "same on jax"
+    path = tmp_path / "saved.keras"
+    keras.Sequential([keras.Input((50,)), MCDropout(0.2), MCAlphaDropout(0.2)]).save(path)
+    assert (
+        in_a_new_process(JAX, KERAS_BACKEND="jax", JAX_PLATFORMS="cpu", SAVED=str(path))
+        == "same on jax"
+    )
