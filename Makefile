@@ -10,9 +10,9 @@ PORT ?= 8000
 SITE := _build/$(if $(filter quick,$(PROFILE)),quick/)html
 export TRAINWELL_PROFILE := $(PROFILE)
 export TF_CPP_MIN_LOG_LEVEL := 3
-# Else TensorFlow computes in another way on some processors (oneDNN, with AVX-512): it rounds
-# otherwise there, and knows operations that fail elsewhere.
-export TF_ENABLE_ONEDNN_OPTS ?= 0
+# Else TensorFlow leaves oneDNN off on processors without AVX-512: it rounds otherwise there, and
+# convolutions take three times as long.
+export TF_ENABLE_ONEDNN_OPTS ?= 1
 # Pages and labs run in folders of their own: let a relative folder mean the same there.
 ifneq ($(TRAINWELL_DATA),)
 override export TRAINWELL_DATA := $(shell cd "$(TRAINWELL_DATA)" 2>/dev/null && pwd || echo "$(TRAINWELL_DATA)")

@@ -24,6 +24,7 @@ from trainwell.claims import (
     main_sabotage,
     make_record,
     sabotage,
+    with_interval,
 )
 
 
@@ -73,6 +74,7 @@ def test_few_seeds_give_the_exact_interval(n):
 def test_three_seeds_give_the_whole_range():
     # The lowest mean has a chance of 1 in 27, 3.7 %: more than the 2.5 % left outside.
     assert bootstrap_interval(np.array([3.0, -1.0, 7.0])) == (-1.0, 7.0)
+    assert with_interval(pd.Series([3, -1, 7]), "+.2f") == "+3.00 [-1.00, +7.00]"
 
 
 def test_many_seeds_agree_with_scipy():

@@ -381,9 +381,10 @@ def test_by_default_a_process_a_core_but_one_on_a_gpu(device, jobs, monkeypatch)
     assert run(fails_at_two, {"i": [0]})["jobs"].item() == jobs
     monkeypatch.setenv("TRAINWELL_JOBS", "3")  # as the build of the book sets it, for a CPU
     assert run(fails_at_two, {"i": [0]})["jobs"].item() == min(jobs, 3)
-    monkeypatch.setenv("TRAINWELL_JOBS", "two")
-    with pytest.raises(ValueError, match=r"TRAINWELL_JOBS must be a whole number, .* got 'two'"):
-        run(fails_at_two, {"i": [0]})
+    for wrong, shown in [("two", "'two'"), ("0", "0")]:
+        monkeypatch.setenv("TRAINWELL_JOBS", wrong)
+        with pytest.raises(ValueError, match=f"TRAINWELL_JOBS must be a whole .* got {shown}"):
+            run(fails_at_two, {"i": [0]})
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ CASES = [
     (kind, hyperparameters, shape)
     for kind, tried in HYPERPARAMETERS.items()
     for hyperparameters in tried
-    for shape in ([(5, 3), (3, 5)] if kind is Muon else [(4,), (5, 3)])
+    for shape in ([(5, 3), (3, 5)] if kind is Muon else [(5, 3)])
 ]
 
 examples = settings(max_examples=50, deadline=None, derandomize=True)
@@ -337,7 +337,7 @@ def test_newton_schulz_is_for_matrices():
     with pytest.raises(ValueError, match=r"matrix must have two axes, got the shape \(3,\)"):
         newton_schulz(np.ones(3))
     for steps in (-1, 2.5):
-        with pytest.raises(ValueError, match=f"steps must be a whole number, 0 .*, got {steps}"):
+        with pytest.raises(ValueError, match=f"steps must be a whole .* 0, got {steps}"):
             newton_schulz(np.eye(2), steps)
 
 

@@ -107,7 +107,7 @@ def test_another_seed_gives_other_weights_and_every_layer_its_own():
         ({"dropout": 1.0}, "dropout must be at least 0 and less than 1, got 1.0"),
         ({"dropout": -0.1}, "dropout must be at least 0 and less than 1, got -0.1"),
         ({"units": (300, 0)}, r"units must be 1 or more in every layer, got \(300, 0\)"),
-        ({"outputs": 0}, "outputs must be at least 1, got 0"),
+        ({"outputs": 0}, "outputs must be a whole number, at least 1, got 0"),
     ],
 )
 def test_bad_arguments(wrong, message):
@@ -251,7 +251,7 @@ def test_regularization_if_needed():
     ("call", "message"),
     [
         (lambda: DEFAULT_DNN.network((0,)), r"units must be 1 or more in every layer, got \(0,\)"),
-        (lambda: DEFAULT_DNN.network((4,), outputs=0), "outputs must be at least 1, got 0"),
+        (lambda: DEFAULT_DNN.network((4,), outputs=0), "outputs must be a whole .*, got 0"),
         (lambda: DEFAULT_DNN.learning_rate(0.0, 100), "peak must be more than 0, got 0.0"),
         (lambda: RECIPE_2026.learning_rate(0.1, 1), "steps must be at least 2, got 1"),
         (

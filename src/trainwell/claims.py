@@ -225,6 +225,18 @@ def bootstrap_interval(differences: Array) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def with_interval(values: npt.ArrayLike, form: str = ".1f") -> str:
+    """Return the mean of `values` and its `bootstrap_interval` as text: `0.4 [0.1, 0.7]`.
+
+    Args:
+        values: One number a seed, shape (n,).
+        form: How Python is to write the three numbers: `"+.1f"` for a difference, say.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    low, high = bootstrap_interval(values)
+    return f"{values.mean():{form}} [{low:{form}}, {high:{form}}]"
+
+
 def sabotage(records: list[Record]) -> list[str]:
     """Return the sentences of the held claims that still hold when their evidence is spoilt.
 

@@ -22,7 +22,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import cache
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ import cloudpickle
 import pandas as pd
 from tqdm import tqdm
 
+from trainwell._checks import check_whole
 from trainwell._runs import load, places_of, save
 from trainwell.runtime import cores, device, show_progress
 
@@ -90,12 +90,9 @@ def run(
     points = _points(grid)
     if jobs is None:
         wanted = os.environ.get("TRAINWELL_JOBS", str(cores()))
-        if not wanted.isdecimal():
-            raise ValueError(f"TRAINWELL_JOBS must be a whole number, at least 1, got {wanted!r}.")
-        on_cpu = int(wanted)
-        jobs = on_cpu if device() == "CPU" else 1
-    if not isinstance(jobs, Integral) or jobs < 1:
-        raise ValueError(f"jobs must be a whole number, at least 1, got {jobs!r}.")
+        check_whole("TRAINWELL_JOBS", int(wanted) if wanted.isdecimal() else wanted, 1)
+        jobs = int(wanted) if device() == "CPU" else 1
+    check_whole("jobs", jobs, 1)
     places = places_of(function, points)
     if not keep:
         places = [None] * len(points)

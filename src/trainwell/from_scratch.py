@@ -10,11 +10,13 @@ of the loss with respect to it, of the same shape.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from trainwell._checks import check_whole
 
 Array = npt.NDArray[np.float64]
 # A state starts as one number, and has the shape of the weights from the first step on.
@@ -342,8 +344,7 @@ def newton_schulz(matrix: Array, steps: int = 5) -> Array:
     """
     if np.ndim(matrix) != 2:
         raise ValueError(f"matrix must have two axes, got the shape {np.shape(matrix)}.")
-    if not isinstance(steps, Integral) or steps < 0:
-        raise ValueError(f"steps must be a whole number, 0 or more, got {steps!r}.")
+    check_whole("steps", steps, 0)
     a, b, c = NEWTON_SCHULZ
     x = matrix / (np.linalg.norm(matrix) + 1e-7)  # now no singular value is above 1
     for _ in range(steps):
@@ -410,8 +411,7 @@ def nesterov_look_ahead(
 
 
 def _first_point(start: npt.ArrayLike, steps: int) -> list[Array]:
-    if not isinstance(steps, Integral) or steps < 1:
-        raise ValueError(f"steps must be a whole number, at least 1, got {steps!r}.")
+    check_whole("steps", steps, 1)
     return [np.array(start, dtype=np.float64)]
 
 

@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 import keras
 from keras import layers
 
+from trainwell._checks import check_whole
 from trainwell.schedules import OneCycle
 
 # From so many hidden layers on, a recipe takes a network for deep.
@@ -368,5 +369,4 @@ def _in_words(name: str) -> str:
 def _check_units(units: Sequence[int], outputs: int) -> None:
     if any(count < 1 for count in units):
         raise ValueError(f"units must be 1 or more in every layer, got {tuple(units)}.")
-    if outputs < 1:
-        raise ValueError(f"outputs must be at least 1, got {outputs}.")
+    check_whole("outputs", outputs, 1)

@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterable, Iterator
 from importlib import metadata
 from typing import Any, Literal, TypeVar
 
+from trainwell._checks import check_whole
+
 Profile = Literal["full", "quick"]
 T = TypeVar("T")
 
@@ -203,8 +205,7 @@ def versions() -> dict[str, str]:
 
 
 def _at_most(count: int, quick: int, name: str) -> int:
-    if count < 1:
-        raise ValueError(f"{name} must be at least 1, got {count}.")
+    check_whole(name, count, 1)
     return count if profile() == "full" else min(count, quick)
 
 

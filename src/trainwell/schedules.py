@@ -13,7 +13,7 @@ For 1cycle as its author has it, with a momentum that falls while the rate rises
 """
 
 import math
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
 import keras
@@ -23,6 +23,7 @@ import pandas as pd
 from keras import ops
 from tqdm import tqdm
 
+from trainwell._checks import check_whole
 from trainwell.runtime import show_progress
 
 # 1cycle rises for 45 % of the steps, falls back for as many, and has the rest for its last phase.
@@ -317,12 +318,7 @@ def _check_range_test(
             f"{min_learning_rate} and {max_learning_rate}."
         )
     for name, value, least in [("steps", steps, 2), ("batch_size", batch_size, 1)]:
-        _check_whole(name, value, least)
-
-
-def _check_whole(name: str, value: Any, least: int) -> None:
-    if not isinstance(value, Integral) or int(value) < least:
-        raise ValueError(f"{name} must be a whole number, at least {least}, got {value!r}.")
+        check_whole(name, value, least)
 
 
 def _check_positive(name: str, value: Any) -> None:

@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from trainwell._checks import check_whole
 from trainwell._traced import Step
 from trainwell.runtime import graphs_as_written, show_progress, shuffled_once, shuffles_anew
 
@@ -319,5 +320,4 @@ def _check(model: Any, data: Mapping[str, Split], epochs: int, batch_size: int) 
         if len(x) == 0:
             raise ValueError(f"{name} must have at least one row, got none.")
     for name, value in [("epochs", epochs), ("batch_size", batch_size)]:
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}.")
+        check_whole(name, value, 1)

@@ -12,7 +12,6 @@ import inspect
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any
 
 import keras
@@ -23,6 +22,7 @@ from keras import layers, ops
 from scipy.optimize import minimize_scalar
 from tqdm import tqdm
 
+from trainwell._checks import check_whole
 from trainwell.runtime import compiled, cores, show_progress
 
 # `SpatialDropout1D` to `3D` and the course's `MCDropout` are kinds of these.
@@ -94,9 +94,9 @@ def mc_predict(
             own `dropout` is no layer.
     """
     x = np.asarray(x)
-    _check_whole("passes", passes, 1)
-    _check_whole("batch_size", batch_size, 1)
-    _check_whole("seed", seed, 0)
+    check_whole("passes", passes, 1)
+    check_whole("batch_size", batch_size, 1)
+    check_whole("seed", seed, 0)
     _check_model(model, x)
     dropout = _dropout_layers(model)
     weights = [variable.value for variable in model.variables]
@@ -247,11 +247,6 @@ def _entropy(probabilities: Any) -> Any:
     return -ops.sum(probabilities * ops.log(ops.maximum(probabilities, TINY)), axis=-1)
 
 
-def _check_whole(name: str, value: Any, least: int) -> None:
-    if not isinstance(value, Integral) or int(value) < least:
-        raise ValueError(f"{name} must be a whole number, at least {least}, got {value!r}.")
-
-
 def _check_model(model: Any, x: Array) -> None:
     if not model.built:
         raise ValueError(f"model {model.name!r} has no weights yet: give it a keras.Input.")
@@ -311,7 +306,7 @@ def reliability(
         ValueError: If `bins` is no whole number of at least 1, and as for
             `negative_log_likelihood`.
     """
-    _check_whole("bins", bins, 1)
+    check_whole("bins", bins, 1)
     p, labels = _checked(probabilities, labels)
     confidence, right = p.max(axis=1), p.argmax(axis=1) == labels
     frame = pd.DataFrame({"confidence": confidence, "accuracy": right, "count": 1})
