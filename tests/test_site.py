@@ -477,18 +477,12 @@ CONTRASTS = """() => {
     const light = rgb => rgb.match(/[\\d.]+/g).slice(0, 3)
         .map(c => rgb.startsWith('color(') ? c * 255 : Number(c)).map(channel)
         .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
-    const behind = e => {
+    const background = e => {
         for (; e; e = e.parentElement) {
             const colour = getComputedStyle(e).backgroundColor;
             if (!/rgba\\(.*, 0\\)|transparent/.test(colour)) return colour;
         }
         return 'rgb(255, 255, 255)';
-    };
-    const known = new Map();  // the marks of a picture have the same page behind
-    const background = e => {
-        const picture = e.ownerSVGElement;
-        if (!known.has(picture)) known.set(picture, behind(picture));
-        return known.get(picture);
     };
     const faint = e => {
         for (; e && e.tagName !== 'FIGURE'; e = e.parentElement) {
