@@ -189,6 +189,23 @@ def test_a_page_says_how_long_it_runs() -> None:
             assert book.stated_seconds(page), page
 
 
+def test_an_interrupt_leaves_the_last_file_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "runs.json"
+    book.write_if_changed(path, "{}")
+    written = Path.write_text
+
+    def half(path: Path, text: str) -> None:
+        written(path, text[:4])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "write_text", half)
+    with pytest.raises(KeyboardInterrupt):
+        book.write_if_changed(path, '{"pages": []}')
+    assert path.read_text() == "{}"
+
+
 def test_a_claim_names_the_figure_above_it_in_its_section() -> None:
     def shows(**outputs: Any) -> Any:
         return new_code_cell(outputs=[new_output("display_data", data=outputs)])

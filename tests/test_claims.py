@@ -1,6 +1,7 @@
 import itertools
 import json
 import math
+import re
 from dataclasses import dataclass
 from fractions import Fraction
 from html.parser import HTMLParser
@@ -75,6 +76,19 @@ def test_three_seeds_give_the_whole_range():
     # The lowest mean has a chance of 1 in 27, 3.7 %: more than the 2.5 % left outside.
     assert bootstrap_interval(np.array([3.0, -1.0, 7.0])) == (-1.0, 7.0)
     assert with_interval(pd.Series([3, -1, 7]), "+.2f") == "+3.00 [-1.00, +7.00]"
+
+
+def test_the_interval_of_a_plain_list_and_of_a_run_that_failed():
+    assert bootstrap_interval([3, -1, 7]) == (-1.0, 7.0)
+    assert with_interval([0.5, np.nan]) == "nan [nan, nan]"
+
+
+@pytest.mark.parametrize("values", [[], [[1.0, 2.0], [3.0, 4.0]], 1.0])
+def test_an_interval_takes_one_row_of_numbers(values):
+    shape = re.escape(str(np.shape(values)))
+    for function in (bootstrap_interval, with_interval):
+        with pytest.raises(ValueError, match=f"one number a seed, .* got the shape {shape}"):
+            function(values)
 
 
 def test_many_seeds_agree_with_scipy():

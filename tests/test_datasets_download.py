@@ -20,7 +20,14 @@ import numpy as np
 import pytest
 
 from trainwell.__main__ import main
-from trainwell.datasets import DataError, StandInWarning, download, load_fashion_mnist, places
+from trainwell.datasets import (
+    DataError,
+    StandInWarning,
+    content,
+    download,
+    load_fashion_mnist,
+    places,
+)
 from trainwell.datasets.content import read_file, table_fingerprint
 from trainwell.datasets.download import DownloadError, fetch
 from trainwell.datasets.manifest import embedded_folder, manifest
@@ -149,6 +156,8 @@ def test_a_loader_downloads_once_and_checks(images, server, cache, capsys):
     assert f"Downloading Fashion-MNIST (31 MB) to {cache}" in capsys.readouterr().err
     assert left_in(cache) == sorted(images.files)
     load_fashion_mnist()
+    kept = [path.name for path, *_ in content._read if path.is_relative_to(cache)]
+    assert sorted(kept) == sorted(images.files), "a file is in memory once"
     assert len(server.requests) == 4
     assert capsys.readouterr().err == ""
 

@@ -128,9 +128,11 @@ def test_a_smaller_training_part_begins_a_larger_one_beside_the_same_validation(
     ("sizes", "message"),
     [
         ({"train_size": 55_001}, r"train_size must be between 1 and 55,000 .*got 55001"),
-        ({"train_size": 0}, "train_size must be between 1 and 55,000 .*got 0"),
+        ({"train_size": 0}, "train_size must be a whole number, at least 1, got 0"),
+        ({"train_size": 1e3}, "train_size must be a whole number, at least 1, got 1000.0"),
+        ({"validation_size": 1000.5}, "validation_size must be a whole number, .*got 1000.5"),
         ({"train_size": 50_001, "validation_size": 10_000}, "between 1 and 50,000"),
-        ({"validation_size": 0}, "validation_size must be between 1 and 59,999, got 0"),
+        ({"validation_size": 0}, "validation_size must be a whole number, at least 1, got 0"),
         ({"validation_size": 60_000}, "validation_size must be between 1 and 59,999"),
     ],
 )
@@ -308,6 +310,19 @@ def test_tables_are_split_as_in_the_lesson_and_scaled_on_the_training_part(name,
     assert scaled.feature_names == tuple(table.columns.drop(target))
     assert scaled.x_test is None
     assert not scaled.stand_in
+
+
+def test_without_copies_no_wine_is_there_twice():
+    table = pd.read_csv(embedded_folder() / "winequality-red.csv")
+    wines = load_red_wine(copies=False, standardize=False)
+    assert (wines.x_train.shape, wines.x_valid.shape) == ((951, 11), (408, 11))
+    x = np.concatenate([wines.x_train, wines.x_valid])
+    y = np.concatenate([wines.y_train, wines.y_valid])
+    rows = set(map(tuple, np.column_stack([x, y])))
+    assert len(rows) == 1_359
+    assert rows == set(map(tuple, table.to_numpy(np.float32)))
+    scaled = load_red_wine(copies=False).x_train
+    np.testing.assert_allclose(scaled.mean(axis=0), 0, atol=1e-5)
 
 
 def test_a_data_set_is_frozen():

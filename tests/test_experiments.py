@@ -98,17 +98,37 @@ def fails_at_two(i):
     return {"value": i}
 
 
-def test_a_run_has_the_profile_of_its_call(monkeypatch):
+def test_a_run_has_the_profile_and_the_cache_of_its_call(monkeypatch):
     """The workers' own may be older: numbers of a preview must not pass for the book's."""
 
     def sizes(i):
         from trainwell.runtime import epochs
 
-        return {"epochs": epochs(10)}
+        return {"epochs": epochs(10), "cache": os.environ["TRAINWELL_CACHE"]}
 
     for profile, epochs in [("quick", 2), ("full", 10)]:
         monkeypatch.setenv("TRAINWELL_PROFILE", profile)
-        assert run(sizes, {"i": [0, 1]}, jobs=2)["epochs"].to_list() == [epochs] * 2
+        monkeypatch.setenv("TRAINWELL_CACHE", profile)
+        table = run(sizes, {"i": [0, 1]}, jobs=2)
+        assert table["epochs"].to_list() == [epochs] * 2
+        assert table["cache"].to_list() == [profile] * 2
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_value_may_be_a_function(jobs):
+    grid = {"change": [lambda x: x + 1, lambda x: 2 * x], "i": [5]}
+    table = run(lambda change, i: {"value": change(i)}, grid, jobs=jobs)
+    assert table["value"].to_list() == [6, 10]
+
+
+def test_a_result_that_the_grid_would_hide_is_an_error():
+    def train(epochs, seed):
+        return {"epochs": 7, "loss": 0.5, "seed": seed}
+
+    with pytest.raises(RuntimeError, match=r"other values than it got for \['epochs'\]: give"):
+        run(train, {"epochs": [50], "seed": [0]}, jobs=1)
+    table = run(train, {"epochs": [7], "seed": [0, 1]}, jobs=1)
+    assert table.columns.to_list() == ["epochs", "seed", "loss"]
 
 
 def test_neighbours_are_one_workers_so_that_it_traces_them_once():

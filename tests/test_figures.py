@@ -475,11 +475,24 @@ def test_show_keeps_labels_inside_and_apart_when_the_limits_have_changed(bundles
             assert lower.y1 <= upper.y0 + 1
 
 
-def test_label_ends_needs_a_label():
+def test_a_label_stands_at_the_last_finite_point_and_an_empty_line_has_none():
     fig, ax = plt.subplots()
-    ax.plot([1, 2])
+    ax.plot([0, 1, 2], [3, 5, np.nan], label="diverges")
+    ax.plot([], [], label="empty")
+    ax.plot([0, 1], [np.nan, np.inf], label="never finite")
+    figures.label_ends(ax)
     drop(fig)
-    with pytest.raises(ValueError, match="no line with a label"):
+    (label,) = ax.texts
+    assert label.get_text() == "diverges"
+    assert label.xy == pytest.approx((1, 5))
+
+
+@pytest.mark.parametrize("options", [{}, {"ydata": [np.nan, np.nan], "label": "nan"}])
+def test_label_ends_needs_a_label_and_a_point(options):
+    fig, ax = plt.subplots()
+    ax.plot([1, 2])[0].set(**options)
+    drop(fig)
+    with pytest.raises(ValueError, match="no line with a label and a finite point"):
         figures.label_ends(ax)
 
 

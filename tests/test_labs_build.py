@@ -10,11 +10,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 
 from trainwell.__main__ import main
@@ -277,6 +279,8 @@ def test_the_command_says_what_is_wrong(
     assert "No labs/lab_*.md here" in capsys.readouterr().out
     assert main(["labs", "build", "labs/lab_7.md"]) == 1
     assert "lab_7: there is no file" in capsys.readouterr().err
+    assert main(["labs", "build", "labs/lab_7.md", "--seed", "-5"]) == 1
+    assert "seed must be a whole number, at least 0, got -5.\n" in capsys.readouterr().err
 
 
 def test_without_the_extra_the_command_says_what_to_install(
@@ -285,7 +289,7 @@ def test_without_the_extra_the_command_says_what_to_install(
     monkeypatch.delitem(sys.modules, "trainwell.labs.build")
     monkeypatch.setitem(sys.modules, "nbformat", None)
     assert main(["labs", "build"]) == 1
-    assert "pip install 'trainwell[instructor]'" in "".join(capsys.readouterr())
+    assert "pip install --editable '.[instructor]'" in "".join(capsys.readouterr())
 
 
 def test_no_floor_of_the_package_imports_the_labs() -> None:
@@ -324,6 +328,13 @@ def test_the_first_cell_installs_what_is_missing(
         ([1.0, 2.1], [1.0, 2.0], "a number differs."),
         (float("nan"), 1.0, "a number differs."),
         (1e9 + 2e3, 1e9, "a number differs."),
+        (1.0, np.inf, "a number differs."),
+        (-np.inf, np.inf, "a number differs."),
+        ("1.0", 1.0, "the result is no array of numbers."),
+        (np.array(["1.0"], dtype=object), [1.0], "the result is no array of numbers."),
+        (np.array(1 + 5j), 1.0, "the result is no array of numbers."),
+        (np.ma.array([1.0, 2.0], mask=[0, 1]), [1.0, 2.0], "the result is no array of numbers."),
+        ([10**400], [1.0], "the result is no array of numbers."),
     ],
 )
 def test_expect_says_what_was_expected_and_what_came(got: Any, expected: Any, problem: str) -> None:
@@ -335,7 +346,17 @@ def test_expect_says_what_was_expected_and_what_came(got: Any, expected: Any, pr
 
 
 @pytest.mark.parametrize(
-    ("got", "expected"), [(1, 1.0), ([1e9 + 1], [1e9]), (np.inf, np.inf), ([], [])]
+    ("got", "expected"),
+    [
+        (1, 1.0),
+        ([1e9 + 1], [1e9]),
+        (np.inf, np.inf),
+        ([], []),
+        (True, 1.0),
+        (10**20, 1e20),
+        (pd.Series([1, 2.0], dtype=object), [1.0, 2.0]),
+        ([np.float32(1), Fraction(2)], [1.0, 2.0]),
+    ],
 )
 def test_expect_passes_what_is_right(got: Any, expected: Any) -> None:
     expect("f(x)", got, expected)

@@ -126,6 +126,18 @@ def test_the_baselines_stand_in_their_order_on_average() -> None:
     assert means[0] > means[1] > means[2] > 2.0
 
 
+@pytest.mark.parametrize(
+    ("predicted", "problem"),
+    [
+        ([1e200, 0.0], "a prediction is nan or infinite, or as large as 1e[+]100."),
+        ([10**400, 0], "the predictions are no array of numbers."),
+    ],
+)
+def test_enormous_predictions_get_no_error_but_a_reason(predicted: Any, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        competition.rmse(predicted, np.zeros(2))
+
+
 def test_a_baseline_is_beaten_when_the_interval_lies_above_zero() -> None:
     against = {
         "the mean": [5.0, 5.1, 5.2, 5.3, 5.4],

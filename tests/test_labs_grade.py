@@ -34,13 +34,20 @@ from small_lab import (
 )
 
 from trainwell.__main__ import main
-from trainwell.labs import build, sandbox
-from trainwell.labs.grade import Result, grade, grade_one, write
+from trainwell.labs import build, report, sandbox
+from trainwell.labs.grade import Mark, Result, grade, grade_one, write
 from trainwell.labs.grade import grading_notebook as pristine_notebook
 from trainwell.labs.gradebook import identity
 from trainwell.labs.rebuild import RebuildError, rebuild
 from trainwell.labs.report import total
-from trainwell.labs.sandbox import MEBIBYTE, Limits, SandboxError, check_sandbox
+from trainwell.labs.sandbox import (
+    MEBIBYTE,
+    Kernel,
+    KernelDiedError,
+    Limits,
+    SandboxError,
+    check_sandbox,
+)
 from trainwell.labs.source import ANSWERS as ANSWER_KINDS
 from trainwell.labs.source import read_lab
 from trainwell.labs.submissions import SubmissionError, collect
@@ -407,6 +414,24 @@ def test_a_feedback_page_has_the_score_and_no_script_of_a_student(
     assert "<script>steal()" not in (out / "feedback" / "html.html").read_text()
 
 
+def test_a_feedback_page_runs_nothing_of_a_text_or_of_a_pictures_metadata(tmp_path: Path) -> None:
+    # Markdown makes tags of what was none: an attribute of two paragraphs, and a link.
+    words = "# Why\n\n[*me*](javascript:alert(4))\n\n"
+    words += '<a title="\n\n<img src=x onerror=alert(5)>\n\n">'
+    notebook = student_notebook(words=words)
+    picture = {"width": "1 onerror=alert(6)"}
+    find(notebook, f"{LAB}-ex1").outputs = [
+        new_output("display_data", {"image/png": "iVBO"}, metadata={"image/png": picture})
+    ]
+    result = Result([Mark("ex3", f"{LAB}-ex3", 1.0, 3.0)], notebook=notebook)
+    report._write_feedback("kim", result, {}, LAB, tmp_path)
+    page = (tmp_path / "feedback" / "kim.html").read_text()
+    assert "alert(" not in page
+    assert "base64,iVBO" in page
+    assert '<h1 id="Why">' in page
+    assert "<em>me</em>" in page
+
+
 def test_a_second_run_grades_nothing(
     graded: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -513,6 +538,17 @@ def test_a_grading_notebook_gets_the_seed_too(tmp_path: Path) -> None:
     assert "seed = 7\n" not in "".join(cell.source for cell in drawn.cells)
 
 
+def test_a_negative_seed_is_refused_and_not_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """NumPy draws nothing from one: every check would fail."""
+    out = str(tmp_path / "out")
+    arguments = ["labs", "grade", "in", "--lab", "lab.ipynb", "--out", out, "--unsafe"]
+    assert main([*arguments, "--seed", "-5"]) == 1
+    assert "seed must be a whole number, at least 0, got -5.\n" in capsys.readouterr().err
+    assert list(tmp_path.rglob("seed.txt")) == []
+
+
 @boxed
 def test_a_lab_of_the_course(tmp_path: Path) -> None:
     """Its answers get all points of the checks, its blanks none, and neither needs a look."""
@@ -585,6 +621,42 @@ def test_a_failure_of_the_machine_is_tried_again(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize(
+    ("made", "why"),
+    [
+        ("mkdir -m 300 d", "it made a folder"),
+        ("mkdir -p $(printf 'd/%.0s' $(seq 1500))", "it made a folder"),
+        ("touch $(seq 100)", "it wrote more than"),
+        ("rmdir $PWD", "the watch failed: FileNotFoundError"),
+    ],
+    ids=["closed folder", "deep folders", "empty files", "nothing to watch"],
+)
+def test_the_watch_can_not_be_blinded(tmp_path: Path, made: str, why: str) -> None:
+    kernel = Kernel(Limits(disk=300_000), unsafe=True)
+    kernel.unsafe = False  # as if it were in the box
+    kernel._folder = tmp_path / "sockets"
+    kernel._folder.mkdir()
+    subprocess.run(made, shell=True, cwd=kernel._folder, check=True)
+    kernel._process = subprocess.Popen(["sleep", "5"])
+    kernel._watch()
+    kernel._stop()
+    assert why in kernel._why
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_errors_that_a_cell_sends_are_limited_and_its_own_is_kept() -> None:
+    send = "k = get_ipython().kernel\nfor _ in range(3): k.session.send(k.iopub_socket, 'error', "
+    send += "{{'ename': 'E', 'evalue': '', 'traceback': {}}}, parent=k.get_parent())\n"
+    with Kernel(LIMITS, unsafe=True) as kernel:
+        run = kernel.run(send.format("['x' * 10**6]") + "1 / 0")
+        (output,) = (output for output in run.outputs if output.output_type == "error")
+        assert output.traceback[-1].endswith("ZeroDivisionError\x1b[39m: division by zero")
+        assert run.error == "ZeroDivisionError: division by zero"
+        assert run.cut
+        with pytest.raises(KernelDiedError, match="it sent what is no message"):
+            kernel.run(send.format("7"))
+
+
+@pytest.mark.parametrize(
     ("files", "students"),
     [
         (
@@ -637,6 +709,23 @@ def test_names_in_a_zip_of_korean_windows_and_links_in_it(tmp_path: Path) -> Non
     found = {submission.student: submission for submission in collect(tmp_path / "a.zip", LAB)}
     assert set(found) == {"plain", "link", "김하늘1"}
     assert "link" in found["link"].problem
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA])
+def test_a_damaged_file_in_a_zip_stops_nobody_else(tmp_path: Path, method: int) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", method) as archive:
+        archive.writestr("kim.ipynb", sent(student_notebook()))
+        archive.writestr("lee.ipynb", "{}")
+    data = bytearray((tmp_path / "a.zip").read_bytes())
+    data[60:200] = b"\xff" * 140  # of the first file
+    (tmp_path / "a.zip").write_bytes(data)
+    kim, lee = collect(tmp_path / "a.zip", LAB)
+    assert kim.problem.startswith("it can't be read: ")
+    assert (lee.content, lee.problem) == (b"{}", "")
+    # Without its list of files, it looks like a zip, and is none.
+    (tmp_path / "a.zip").write_bytes(data.replace(b"PK\x01\x02", b"PKPK"))
+    with pytest.raises(SubmissionError, match=r"a.zip is damaged: BadZipFile.*Download it again"):
+        collect(tmp_path / "a.zip", LAB)
 
 
 def test_a_place_without_submissions_is_an_error(tmp_path: Path) -> None:

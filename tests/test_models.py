@@ -105,6 +105,9 @@ def test_another_seed_gives_other_weights_and_every_layer_its_own():
     ("wrong", "message"),
     [
         ({"dropout": 1.0}, "dropout must be at least 0 and less than 1, got 1.0"),
+        ({"dropout": "0.2"}, "dropout must be a number, got '0.2'"),
+        ({"units": 100}, r"units must be a sequence, such as \(100,\), got 100"),
+        ({"inputs": 784}, r"inputs must be a sequence, such as \(784,\), got 784"),
         ({"dropout": -0.1}, "dropout must be at least 0 and less than 1, got -0.1"),
         ({"units": (300, 0)}, r"units must be 1 or more in every layer, got \(300, 0\)"),
         ({"outputs": 0}, "outputs must be a whole number, at least 1, got 0"),

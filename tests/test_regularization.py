@@ -17,7 +17,7 @@ from trainwell.regularization import (
     soft_threshold,
 )
 
-NOT_ABOVE_0 = [-0.1, 0, math.nan, math.inf]
+NOT_ABOVE_0 = [-0.1, 0, math.nan, math.inf, "0.1"]
 moderate = st.floats(-100, 100)
 matrices = arrays(np.float64, array_shapes(min_dims=2, max_dims=2, max_side=5), elements=moderate)
 limits = st.floats(0.01, 100)
@@ -138,7 +138,7 @@ print(keras.backend.backend(), constraint([0.5, -0.5, 0.125]))
 
 @pytest.mark.parametrize("value", NOT_ABOVE_0)
 def test_a_bad_threshold(value):
-    message = f"threshold must be a finite number above 0, got {value}"
+    message = f"threshold must be a finite number above 0, got {value!r}"
     for function in (SoftThreshold, lambda threshold: soft_threshold([1.0], threshold)):
         with pytest.raises(ValueError, match=message):
             function(value)
@@ -146,7 +146,7 @@ def test_a_bad_threshold(value):
 
 @pytest.mark.parametrize("value", NOT_ABOVE_0)
 def test_a_bad_max_value(value):
-    message = f"max_value must be a finite number above 0, got {value}"
+    message = f"max_value must be a finite number above 0, got {value!r}"
     for function in (checked_max_norm, lambda max_value: project_max_norm([[1.0]], max_value)):
         with pytest.raises(ValueError, match=message):
             function(value)

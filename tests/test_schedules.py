@@ -326,6 +326,12 @@ def test_the_model_is_restored_after_an_interrupt(monkeypatch):
     assert not np.any(model.optimizer.momentums[0].numpy())
 
 
+def test_a_loss_may_be_negative():
+    model = one_weight("sgd")
+    model.compile("sgd", "cosine_similarity")  # -1 from the first step on
+    assert len(lr_range_test(model, X, X, steps=10)) == 10
+
+
 def test_many_steps_at_once_do_not_change_the_range_test():
     frames = [
         lr_range_test(one_weight("sgd", steps_per_execution=n), X, Y, min_learning_rate=0.01)
@@ -349,19 +355,19 @@ def test_a_bar_only_where_progress_is_shown(monkeypatch, capsys):
     [
         (
             lambda: PowerDecay(-0.1, 10),
-            "initial_learning_rate must be .* more than 0, got -0.1",
+            "initial_learning_rate must be .* above 0, got -0.1",
         ),
         (lambda: PowerDecay("0.1", 10), "initial_learning_rate must be a finite .*, got '0.1'"),
         (lambda: OneCycle("0.5", 100), "peak_learning_rate must be a finite number .*, got '0.5'"),
         (lambda: OneCycle(0.5, 100, "0.1"), "initial_learning_rate must be a number, got '0.1'"),
         (lambda: OneCycle(0.5, 100, 0.1, "0"), "final_learning_rate must be a number, got '0'"),
         (lambda: OneCycle(0.5, 10.5), "total_steps must be a whole number, .*, got 10.5"),
-        (lambda: PowerDecay(0.1, 0), "decay_steps must be a finite number of more than 0, got 0"),
+        (lambda: PowerDecay(0.1, 0), "decay_steps must be a finite number above 0, got 0"),
         (lambda: PowerDecay(0.1, 10, power=0.0), "power must be a finite number .*, got 0.0"),
         (lambda: PowerDecay(math.nan, 10), "initial_learning_rate must be .*, got nan"),
         (lambda: PowerDecay(0.1, math.inf), "decay_steps must be .*, got inf"),
-        (lambda: OneCycle(-0.5, 100), "peak_learning_rate must be .* more than 0, got -0.5"),
-        (lambda: OneCycle(math.inf, 100), "peak_learning_rate must be .* more than 0, got inf"),
+        (lambda: OneCycle(-0.5, 100), "peak_learning_rate must be .* above 0, got -0.5"),
+        (lambda: OneCycle(math.inf, 100), "peak_learning_rate must be .* above 0, got inf"),
         (lambda: OneCycle(0.5, 100, 0.6), "got 0.0006, 0.6 and 0.5"),
         (lambda: OneCycle(0.5, 100, 0.5), "got 0.0005, 0.5 and 0.5"),
         (
@@ -378,6 +384,8 @@ def test_a_bar_only_where_progress_is_shown(monkeypatch, capsys):
             lambda: OneCycleSGD(0.5),
             "learning_rate must be a OneCycle, got 0.5. .*SGD",
         ),
+        (lambda: OneCycleSGD(CYCLE, "0.9"), "momentum must be a number, got '0.9'"),
+        (lambda: OneCycleSGD(CYCLE, 0.9, "0"), "momentum_at_peak must be a number, got '0'"),
         (lambda: OneCycleSGD(CYCLE, 0.0), "momentum must be more than 0 and less than 1, got 0.0"),
         (lambda: OneCycleSGD(CYCLE, 1.0), "momentum must be more than 0 and less than 1, got 1.0"),
         (lambda: OneCycleSGD(CYCLE, 0.9, 0.95), "at most momentum, 0.9, got 0.95"),
@@ -394,7 +402,7 @@ def test_bad_arguments(make, message):
     [
         ({"y": Y[:-1]}, "x and y must have equally many rows, one or more, got 64 and 63"),
         ({"x": X[:0], "y": Y[:0]}, "one or more, got 0 and 0"),
-        ({"min_learning_rate": 0.0}, "min_learning_rate must be a finite number of .*, got 0.0"),
+        ({"min_learning_rate": 0.0}, "min_learning_rate must be a finite number .*, got 0.0"),
         ({"max_learning_rate": 1e-6}, "less than max_learning_rate, got 1e-05 and 1e-06"),
         ({"max_learning_rate": math.inf}, "max_learning_rate must be a finite .* got inf"),
         ({"steps": 2.5}, "steps must be a whole number, at least 2, got 2.5"),

@@ -1,5 +1,6 @@
 """`fit` against its oracle, plain `model.fit`: the same weights, the same history, only faster."""
 
+import inspect
 import os
 
 import keras
@@ -21,6 +22,10 @@ rng = np.random.default_rng(0)
 X, Y = rng.random((ROWS, 6, 5), dtype=np.float32), rng.integers(3, size=ROWS)
 X_VALID, Y_VALID = rng.random((70, 6, 5), dtype=np.float32), rng.integers(3, size=70)
 VALID = (X_VALID, Y_VALID)
+
+# Keras's losses, by the names that they have as metrics. As a metric, the similarity is to be high.
+LOSSES = {f.__name__ for f in vars(keras.losses).values() if inspect.isfunction(f)}
+LOSSES = sorted(LOSSES - {"get", "serialize", "deserialize", "cosine_similarity"})
 
 
 def compiled(optimizer="adam", dropout=0.2, units=(16, 8)):
@@ -165,7 +170,11 @@ def test_last_and_best():
 
 @pytest.mark.parametrize(
     ("metric", "best"),
-    [("sparse_categorical_crossentropy", 1.0), ("mape", 1.0), ("kl_divergence", 1.0), ("auc", 2.0)],
+    [
+        *[(name, 1.0) for name in LOSSES],
+        *[(name, 1.0) for name in ("mape", "bce", "false_positives", "false_negatives_1")],
+        *[(name, 2.0) for name in ("auc", "accuracy", "dice_coefficient", "cosine_similarity")],
+    ],
 )
 def test_the_best_of_a_loss_is_the_lowest(metric: str, best: float) -> None:
     rows = [(epoch, "valid", metric, 3.0 - epoch) for epoch in (1, 2)]
@@ -242,6 +251,22 @@ def test_a_model_that_runs_eagerly_does_so():
     assert model.layers[1].calls >= 18 * EPOCHS
 
 
+def test_validation_begins_with_fresh_metrics():
+    """In Keras 3.13, which Colab has, `test_on_batch` goes on from the training's."""
+
+    def test_on_batch(x, y, return_dict):
+        model.make_test_function()
+        return model.test_function(iter([(x, y)]))
+
+    model = compiled()
+    model.compile("sgd", model.loss, metrics=["accuracy"], run_eagerly=True)
+    model.test_on_batch = test_on_batch
+    history = fit(model, X, Y, epochs=1, validation_data=VALID)
+    loss, accuracy = model.evaluate(*VALID, verbose=0)
+    assert history.last("loss") == pytest.approx(loss, rel=1e-5)
+    assert history.last("accuracy") == pytest.approx(accuracy)
+
+
 def test_a_model_that_has_been_used_trains_and_evaluates_on_all_the_data():
     def used():
         model = compiled()
@@ -310,6 +335,13 @@ def test_callbacks_on_epochs_keep_the_speed_and_act_as_ever():
     assert recorder.blocks == [1, 1]
     assert history.frame["epoch"].max() == 2, "no epoch improves by 10, so the second is the last"
     assert values(history.frame, "train", "learning_rate").to_list() == pytest.approx([0.2, 0.1])
+
+
+def test_one_callback_alone_and_none_as_keras_takes_them():
+    recorder = Recorder()
+    fit(compiled(), X, Y, epochs=1, callbacks=recorder)
+    assert len(recorder.logs) == 1
+    fit(compiled(), X, Y, epochs=1, callbacks=None)
 
 
 class TwoSteps(keras.Sequential):

@@ -1,5 +1,7 @@
 """`mc_predict` against its oracle, the stacked loop; scores against numbers worked out by hand."""
 
+import threading
+
 import keras
 import numpy as np
 import pytest
@@ -108,6 +110,26 @@ def test_the_plain_loop_after_seeding_draws_the_same_masks():
     assert_same(mc_predict(model, X, PASSES, seed=3), stack)
     with pytest.raises(ValueError, match="has no dropout layer"):
         seed_dropout(model_of(layers.Dense(2)))
+    with pytest.raises(ValueError, match="seed must be a whole number, at least 0, got -1"):
+        seed_dropout(model, -1)
+
+
+def test_one_batch_at_a_time_where_the_backend_compiles_nothing(monkeypatch):
+    """Each call switches the layers on and off in Python."""
+    threads = set()
+
+    class Noted(layers.Dropout):
+        def call(self, inputs, training=False):
+            threads.add(threading.get_ident())
+            return super().call(inputs, training)
+
+    monkeypatch.setattr(uncertainty, "compiled", lambda function, *_: function)
+    monkeypatch.setattr(uncertainty, "cores", lambda: 4)
+    model = model_of(Noted(0.3), layers.Flatten(), layers.Dense(3))
+    threads.clear()  # the model was called to build it
+    result = mc_predict(model, X, PASSES, batch_size=10)
+    assert len(threads) == 1
+    np.testing.assert_allclose(result.mean[:10], stacked(model, X[:10]).mean(axis=0), atol=1e-6)
 
 
 def test_batch_by_batch():

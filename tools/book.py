@@ -66,7 +66,7 @@ WORDS = {"half a": 0.5, "a": 1, "one": 1, "two": 2, "three": 3, "four": 4, "five
 WORDS |= {"ten": 10, "fifteen": 15, "twenty": 20, "thirty": 30, "forty": 40}
 RUNS_IN = re.compile(rf"The page runs in about ({'|'.join(WORDS)}|\d+) (second|minute)")
 VERSIONS_TOLD = ("keras", "tensorflow", "numpy", "pandas", "scikit-learn", "jupyter-book")
-# What the execution of a page is measured by. The memory is the most that it held after a cell.
+# What the execution of a page is measured by. The memory is the most that it was seen to hold.
 LAST_EXECUTED = "Last executed"
 COSTS = ("execution_seconds", "processor_seconds", "memory_bytes")
 KERNELS: set[int] = set()  # the process groups of the kernels that run now
@@ -244,6 +244,7 @@ def execute(page: str, notebook: Any, progress: Progress) -> dict[str, float]:
     """Run a page's cells in a kernel of its own; return what it took (`COSTS`)."""
     code_cells = [i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
     start, index, processor, memory = time.perf_counter(), 0, 0.0, 0.0
+    measured = start
     progress.begin(page)
     try:
         with tempfile.TemporaryDirectory() as folder, client_for(page, notebook, folder) as client:
@@ -251,8 +252,11 @@ def execute(page: str, notebook: Any, progress: Progress) -> dict[str, float]:
                 if STOP.is_set():  # another page failed while this kernel started
                     raise PageError("the build has stopped")
                 client.execute_cell(notebook.cells[index], index)
-                processor, held = used_by(client.km.provisioner.pid)
-                memory = max(memory, held)
+                # To count shared memory takes longer than most cells: not after each of them.
+                if time.perf_counter() > measured + 2 or done == len(code_cells):
+                    processor, held = used_by(client.km.provisioner.pid)
+                    memory = max(memory, held)
+                    measured = time.perf_counter()
                 progress.cell_done(page, done)
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
         STOP.set()
@@ -328,7 +332,10 @@ def circumstances(claims: list[dict[str, Any]], device: str) -> dict[str, str]:
 def write_if_changed(path: Path, text: str) -> None:
     """Leave an unchanged file alone, so that no page that depends on it is built again."""
     if not path.exists() or path.read_text() != text:
-        path.write_text(text)
+        # An interrupt must not leave half a file: the next build reads it.
+        part = path.with_suffix(path.suffix + ".part")
+        part.write_text(text)
+        part.replace(path)
 
 
 def write_lab_pages() -> None:

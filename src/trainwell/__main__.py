@@ -84,7 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return (_build if options.action == "build" else _grade)(options)
         except ModuleNotFoundError as error:
             print(
-                f"{error}. Install the extra: pip install 'trainwell[instructor]'", file=sys.stderr
+                f"{error}. Install the extra, in a checkout: pip install --editable '.[instructor]'",
+                file=sys.stderr,
             )
             return 1
 

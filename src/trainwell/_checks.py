@@ -1,6 +1,7 @@
 """What several modules ask of an argument."""
 
-from numbers import Integral
+import math
+from numbers import Integral, Real
 from typing import Any
 
 
@@ -8,3 +9,15 @@ def check_whole(name: str, value: Any, least: int) -> None:
     """Raise a ValueError that names the argument, unless it is a whole number, `least` or more."""
     if not isinstance(value, Integral) or int(value) < least:
         raise ValueError(f"{name} must be a whole number, at least {least}, got {value!r}.")
+
+
+def check_number(name: str, value: Any) -> None:
+    """Raise a ValueError that names the argument, unless it is a number."""
+    if not isinstance(value, Real):
+        raise ValueError(f"{name} must be a number, got {value!r}.")
+
+
+def check_positive(name: str, value: Any) -> None:
+    """Raise a ValueError that names the argument, unless it is a finite number above 0."""
+    if not isinstance(value, Real) or not 0 < float(value) < math.inf:
+        raise ValueError(f"{name} must be a finite number above 0, got {value!r}.")

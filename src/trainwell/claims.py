@@ -207,12 +207,22 @@ def make_record(sentence: str, evidence: Evidence, data: Data | None = None) -> 
     }
 
 
-def bootstrap_interval(differences: Array) -> tuple[float, float]:
+def bootstrap_interval(differences: npt.ArrayLike) -> tuple[float, float]:
     """Return the 95 % percentile bootstrap interval of the mean of `differences`, shape (n,).
 
     Up to 6 numbers it is exact: all n**n resamples are equally likely, and the ends are the
     quantiles of their means. Beyond that, 9,999 resamples are drawn with a fixed seed.
+    A run that failed may be among them: a nan makes both ends nan.
+
+    Raises:
+        ValueError: If `differences` is not one row of numbers, one or more.
     """
+    differences = np.asarray(differences, dtype=np.float64)
+    if differences.ndim != 1 or differences.size == 0:
+        raise ValueError(
+            "an interval takes one number a seed, shape (n,), for one seed or more, got the shape "
+            f"{differences.shape}."
+        )
     n = len(differences)
     if n <= EXACT_SEEDS:
         drawn = np.indices((n,) * n).reshape(n, -1).T
@@ -231,6 +241,9 @@ def with_interval(values: npt.ArrayLike, form: str = ".1f") -> str:
     Args:
         values: One number a seed, shape (n,).
         form: How Python is to write the three numbers: `"+.1f"` for a difference, say.
+
+    Raises:
+        ValueError: As for `bootstrap_interval`.
     """
     values = np.asarray(values, dtype=np.float64)
     low, high = bootstrap_interval(values)

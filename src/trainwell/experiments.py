@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import cloudpickle
+import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
@@ -47,7 +48,7 @@ WORKER_ENVIRONMENT = {
 # workers would be left without work.
 AT_ONCE = 5
 # What decides the data of a run and their sizes: a worker gets them as they are when it starts.
-PASSED_ON = ("TRAINWELL_PROFILE", "TRAINWELL_DATA", "TRAINWELL_OFFLINE")
+PASSED_ON = ("TRAINWELL_PROFILE", "TRAINWELL_DATA", "TRAINWELL_CACHE", "TRAINWELL_OFFLINE")
 # The column in which a run that raised brings its traceback.
 TRACEBACK = "_traceback"
 
@@ -65,8 +66,9 @@ def run(
 
     Args:
         function: Takes the grid's names as keyword arguments; returns a mapping of numbers, or a
-            data frame of several rows. It may be defined in a notebook. What it refers to is sent
-            to the workers: load large data in it, not before.
+            data frame of several rows. A column that has the name of an argument must have its
+            value. It may be defined in a notebook. What it refers to is sent to the workers: load
+            large data in it, not before.
         grid: For each argument, the values to try: `{"rate": [0.0, 0.2], "seed": [0, 1, 2]}`.
         jobs: How many runs at a time, each in a process of its own with one thread; 1 means one
             after the other in this process. None means 1 on a GPU; on a CPU, what the variable
@@ -151,7 +153,7 @@ def _in_parallel(
         with _environment(WORKER_ENVIRONMENT):  # a worker starts when there is work for it
             for chunk in chunks:
                 work = [(points[number], places[number]) for number in chunk]
-                futures.append(pool.submit(_call_pickled, pickled, work))
+                futures.append(pool.submit(_call_pickled, pickled, cloudpickle.dumps(work)))
         made = itertools.chain.from_iterable(future.result() for future in futures)
         for result in results:
             yield next(made) if result is None else result
@@ -215,11 +217,9 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _call_pickled(
-    pickled: bytes, work: list[tuple[dict[str, Any], Path | None]]
-) -> list[pd.DataFrame]:
-    function = cloudpickle.loads(pickled)
-    return [_call(function, point, place) for point, place in work]
+def _call_pickled(function: bytes, work: bytes) -> list[pd.DataFrame]:
+    called = cloudpickle.loads(function)
+    return [_call(called, point, place) for point, place in cloudpickle.loads(work)]
 
 
 def _call(function: Callable[..., Any], point: dict[str, Any], place: Path | None) -> pd.DataFrame:
@@ -231,6 +231,16 @@ def _call(function: Callable[..., Any], point: dict[str, Any], place: Path | Non
         elif not isinstance(result, pd.DataFrame):
             raise TypeError(
                 f"it must return a mapping or a data frame, got {type(result).__name__}"
+            )
+        # The grid's own columns would take their place.
+        lost = [
+            name
+            for name, value in point.items()
+            if name in result and not all(np.array_equal(value, each) for each in result[name])
+        ]
+        if lost:
+            raise ValueError(
+                f"it returns other values than it got for {lost}: give these columns other names"
             )
     except Exception as error:
         return pd.DataFrame([{"error": repr(error), TRACEBACK: traceback.format_exc()}])

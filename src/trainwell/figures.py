@@ -25,6 +25,7 @@ import pandas as pd
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from sklearn.isotonic import isotonic_regression
 
 from trainwell._display import Data, display, identifier
@@ -206,14 +207,21 @@ def label_ends(ax: Axes) -> None:
     """Write each line's label at its right end, moved apart where they would overlap.
 
     `show` places them once more, for the axes as they are then. Where a line ends above or below
-    the axes, its label is at their edge.
+    the axes, its label is at their edge. A line ends at its last finite point; one without any has
+    no label.
 
     Raises:
-        ValueError: If no line has a label.
+        ValueError: If no line has a label and a finite point.
     """
-    lines = [line for line in ax.get_lines() if not str(line.get_label()).startswith("_")]
+    lines = [
+        line
+        for line in ax.get_lines()
+        if not str(line.get_label()).startswith("_") and len(_finite_points(line))
+    ]
     if not lines:
-        raise ValueError("ax has no line with a label. Give each line a label=.")
+        raise ValueError(
+            "ax has no line with a label and a finite point. Give each line a label= and numbers."
+        )
     labels = [
         ax.annotate(
             str(line.get_label()),
@@ -244,7 +252,7 @@ def _place_labels(fig: Figure) -> None:
     fig.draw_without_rendering()
     for ax, (lines, labels) in labelled.items():
         to_axes = ax.transData + ax.transAxes.inverted()
-        ends = np.array([np.asarray(line.get_xydata())[-1] for line in lines])
+        ends = np.array([_finite_points(line)[-1] for line in lines])
         line_height = 1.2 * mpl.rcParams["font.size"] * fig.dpi / 72
         gap = line_height / ax.get_window_extent().height
         heights = _spread(np.clip(to_axes.transform(ends)[:, 1], 0, 1), gap)
@@ -254,6 +262,12 @@ def _place_labels(fig: Figure) -> None:
             label.xy = (x, y)
     for label in every:
         label.set_visible(True)
+
+
+def _finite_points(line: Line2D) -> npt.NDArray[np.float64]:
+    points = np.asarray(line.get_xydata())
+    finite: npt.NDArray[np.float64] = points[np.isfinite(points).all(axis=1)]
+    return finite
 
 
 def pairs(

@@ -6,14 +6,14 @@ A `Recipe` says how to build and train a network of dense layers; `build` does w
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 import keras
 from keras import layers
 
-from trainwell._checks import check_whole
+from trainwell._checks import check_number, check_whole
 from trainwell.schedules import OneCycle
 
 # From so many hidden layers on, a recipe takes a network for deep.
@@ -133,9 +133,9 @@ class Recipe:
         """Build the network, not compiled. The arguments are those of `mlp`.
 
         Raises:
-            ValueError: If a layer has less than one unit.
+            ValueError: If a layer has less than one unit, or `units` or `inputs` is no sequence.
         """
-        _check_units(units, outputs)
+        _check_sizes(units, inputs, outputs)
         rate = self.strength if self.if_needed == "alpha dropout" else 0.0
         deep = len(units) >= DEEP
         activation = (self.deep_activation if deep else None) or self.activation
@@ -338,11 +338,13 @@ def mlp(
         `keras.utils.set_random_seed`, the initial weights are the same whatever the dropout.
 
     Raises:
-        ValueError: If `dropout` is not in [0, 1), or a layer has less than one unit.
+        ValueError: If `dropout` is not in [0, 1), a layer has less than one unit, or `units` or
+            `inputs` is no sequence.
     """
+    check_number("dropout", dropout)
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout must be at least 0 and less than 1, got {dropout}.")
-    _check_units(units, outputs)
+    _check_sizes(units, inputs, outputs)
     # A layer draws its seed when it is made: make the dense layers first, so that their initial
     # weights do not depend on how many dropout layers stand between them.
     dense = [
@@ -366,7 +368,10 @@ def _in_words(name: str) -> str:
     return IN_WORDS.get(name, name)
 
 
-def _check_units(units: Sequence[int], outputs: int) -> None:
+def _check_sizes(units: Sequence[int], inputs: Sequence[int], outputs: int) -> None:
+    for name, sizes in [("units", units), ("inputs", inputs)]:
+        if not isinstance(sizes, Iterable):
+            raise ValueError(f"{name} must be a sequence, such as ({sizes!r},), got {sizes!r}.")
     if any(count < 1 for count in units):
         raise ValueError(f"units must be 1 or more in every layer, got {tuple(units)}.")
     check_whole("outputs", outputs, 1)

@@ -4,12 +4,13 @@ A penalty in the loss acts through the gradient. These act on the weights themse
 step. `SoftThreshold` does it in a Keras layer: `Dense(100, kernel_constraint=SoftThreshold(t))`.
 """
 
-import math
 from typing import Any
 
 import keras
 import numpy as np
 import numpy.typing as npt
+
+from trainwell._checks import check_positive
 
 Array = npt.NDArray[np.float64]
 
@@ -30,7 +31,7 @@ def soft_threshold(weights: npt.ArrayLike, threshold: float) -> Array:
     Raises:
         ValueError: If `threshold` is not a finite number above 0.
     """
-    _check("threshold", threshold)
+    check_positive("threshold", threshold)
     w = np.asarray(weights, dtype=np.float64)
     moved: Array = np.sign(w) * np.maximum(np.abs(w) - threshold, 0)
     return moved
@@ -57,7 +58,7 @@ def project_max_norm(
     Raises:
         ValueError: If `max_value` is not a finite number above 0.
     """
-    _check("max_value", max_value)
+    check_positive("max_value", max_value)
     w = np.asarray(weights, dtype=np.float64)
     norms = np.sqrt(np.sum(w**2, axis=axis, keepdims=True))
     projected: Array = w * (max_value / np.maximum(norms, max_value))
@@ -78,7 +79,7 @@ def checked_max_norm(
     Raises:
         ValueError: If `max_value` is not a finite number above 0.
     """
-    _check("max_value", max_value)
+    check_positive("max_value", max_value)
     return keras.constraints.MaxNorm(max_value, axis=axis)
 
 
@@ -100,7 +101,7 @@ class SoftThreshold(keras.constraints.Constraint):  # type: ignore[misc]
 
     def __init__(self, threshold: float) -> None:
         """Check and keep the threshold."""
-        _check("threshold", threshold)
+        check_positive("threshold", threshold)
         self.threshold = float(threshold)
 
     def __call__(self, w: Any) -> Any:
@@ -111,8 +112,3 @@ class SoftThreshold(keras.constraints.Constraint):  # type: ignore[misc]
     def get_config(self) -> dict[str, float]:
         """Return the argument, for a saved model."""
         return {"threshold": self.threshold}
-
-
-def _check(name: str, value: float) -> None:
-    if not 0 < value < math.inf:
-        raise ValueError(f"{name} must be a finite number above 0, got {value}.")

@@ -13,7 +13,6 @@ For 1cycle as its author has it, with a momentum that falls while the rate rises
 """
 
 import math
-from numbers import Real
 from typing import Any
 
 import keras
@@ -23,7 +22,7 @@ import pandas as pd
 from keras import ops
 from tqdm import tqdm
 
-from trainwell._checks import check_whole
+from trainwell._checks import check_number, check_positive, check_whole
 from trainwell.runtime import show_progress
 
 # 1cycle rises for 45 % of the steps, falls back for as many, and has the rest for its last phase.
@@ -58,7 +57,7 @@ class PowerDecay(keras.optimizers.schedules.LearningRateSchedule):  # type: igno
         self.decay_steps = decay_steps
         self.power = power
         for name, value in self.get_config().items():
-            _check_positive(name, value)
+            check_positive(name, value)
 
     def __call__(self, step: Any) -> Any:
         """Return the rate at a step, or at each of an array of steps."""
@@ -102,15 +101,13 @@ class OneCycle(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore
         final_learning_rate: float | None = None,
     ) -> None:
         """Check the arguments, and place the phases."""
-        _check_positive("peak_learning_rate", peak_learning_rate)
-        ends = {"initial": initial_learning_rate, "final": final_learning_rate}
-        for name, value in ends.items():
-            if value is not None and not isinstance(value, Real):
-                raise ValueError(f"{name}_learning_rate must be a number, got {value!r}.")
+        check_positive("peak_learning_rate", peak_learning_rate)
         if initial_learning_rate is None:
             initial_learning_rate = peak_learning_rate / 10
+        check_number("initial_learning_rate", initial_learning_rate)
         if final_learning_rate is None:
             final_learning_rate = initial_learning_rate / 1000
+        check_number("final_learning_rate", final_learning_rate)
         if not 0 <= final_learning_rate < initial_learning_rate < peak_learning_rate:
             raise ValueError(
                 "1cycle takes 0 <= final_learning_rate < initial_learning_rate < "
@@ -187,6 +184,8 @@ class OneCycleSGD(keras.optimizers.SGD):  # type: ignore[misc]
                 f"learning_rate must be a OneCycle, got {learning_rate!r}. For any other take "
                 "keras.optimizers.SGD."
             )
+        check_number("momentum", momentum)
+        check_number("momentum_at_peak", momentum_at_peak)
         if not 0 < momentum < 1:
             raise ValueError(f"momentum must be more than 0 and less than 1, got {momentum}.")
         if not 0 <= momentum_at_peak <= momentum:
@@ -253,7 +252,8 @@ def lr_range_test(
     Returns:
         One row a step, with the columns `step` (from 1), `learning_rate` and `loss`, the loss of
         the step's batch before the step. It ends early when a loss is not finite, or the median of
-        the last five is more than four times that of the first five.
+        the last five is more than four times that of the first five. Where that is negative, the
+        rise from it counts: three times its size.
 
     Raises:
         ValueError: If the model is not compiled or not built, its optimizer has a schedule, the
@@ -276,10 +276,12 @@ def lr_range_test(
             model.reset_metrics()  # else Keras returns the mean loss of all steps so far
             loss = float(model.train_on_batch(x[batch], y[batch], return_dict=True)["loss"])
             rows.append((step, float(rate), loss))
+            if not math.isfinite(loss):
+                break
             losses = [row[2] for row in rows]
-            if not math.isfinite(loss) or (
-                np.median(losses[-LOSSES:]) > EXPLODED * np.median(losses[:LOSSES])
-            ):
+            first, last = np.median(losses[:LOSSES]), np.median(losses[-LOSSES:])
+            # The rise counts, not the ratio: a loss may be negative.
+            if last - first > (EXPLODED - 1) * abs(first):
                 break
     finally:
         for variable, value in zip(variables, found, strict=True):
@@ -310,8 +312,8 @@ def _check_range_test(
         raise ValueError(
             f"x and y must have equally many rows, one or more, got {len(x)} and {len(y)}."
         )
-    _check_positive("max_learning_rate", max_learning_rate)
-    _check_positive("min_learning_rate", min_learning_rate)
+    check_positive("max_learning_rate", max_learning_rate)
+    check_positive("min_learning_rate", min_learning_rate)
     if not min_learning_rate < max_learning_rate:
         raise ValueError(
             "min_learning_rate must be less than max_learning_rate, got "
@@ -319,8 +321,3 @@ def _check_range_test(
         )
     for name, value, least in [("steps", steps, 2), ("batch_size", batch_size, 1)]:
         check_whole(name, value, least)
-
-
-def _check_positive(name: str, value: Any) -> None:
-    if not isinstance(value, Real) or not 0 < float(value) < math.inf:
-        raise ValueError(f"{name} must be a finite number of more than 0, got {value!r}.")

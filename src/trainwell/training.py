@@ -37,7 +37,9 @@ EVALUATION_BATCH = 2_048
 EVALUATE_AT_ONCE = 4_000_000
 # What is in the names of Keras's losses and errors. Of other metrics, more is better.
 LOWER_IS_BETTER = ["loss", "error", "entropy", "divergence", "hinge", "poisson", "log_cosh"]
-LOWER_IS_BETTER += ["mae", "mse", "mape", "msle"]
+LOWER_IS_BETTER += ["mae", "mse", "mape", "msle", "huber", "false_"]
+# These losses only by their whole names: of a dice coefficient, say, more is better.
+LOWER_IS_BETTER_IF_WHOLE = ["bce", "circle", "ctc", "dice", "kld", "tversky"]
 
 Split = tuple[Any, Any]
 
@@ -62,7 +64,9 @@ class History:
     def best(self, metric: str, split: str = "valid") -> float:
         """Return a metric's best value: the lowest of a loss or an error, else the highest."""
         values = self._values(metric, split)
-        lower_is_better = any(word in metric for word in LOWER_IS_BETTER)
+        lower_is_better = metric in LOWER_IS_BETTER_IF_WHOLE or any(
+            word in metric for word in LOWER_IS_BETTER
+        )
         return float(values.min() if lower_is_better else values.max())
 
     def _values(self, metric: str, split: str) -> "pd.Series[float]":
@@ -81,7 +85,7 @@ def fit(
     epochs: int,
     batch_size: int = 32,
     validation_data: Split | Mapping[str, Split] | None = None,
-    callbacks: Sequence[keras.callbacks.Callback] = (),
+    callbacks: Sequence[keras.callbacks.Callback] | keras.callbacks.Callback | None = (),
 ) -> History:
     """Train a compiled model as `model.fit` does, only faster.
 
@@ -97,8 +101,9 @@ def fit(
         batch_size: Examples a step. The last batch of an epoch may be smaller.
         validation_data: `(x, y)`, evaluated after each epoch as the split `valid`; or a mapping
             of names to such pairs. Callbacks see the metrics of the first as `val_...`.
-        callbacks: Keras callbacks. One that acts on batches is called for each of them, at the
-            price of the speed: `TerminateOnNaN`, `ModelCheckpoint` and `TensorBoard` do.
+        callbacks: Keras callbacks, or one alone. One that acts on batches is called for each of
+            them, at the price of the speed: `TerminateOnNaN`, `ModelCheckpoint` and `TensorBoard`
+            do.
 
     Returns:
         The history. A loss that became nan or infinite is in it as it is, and `fit` warns of the
@@ -111,6 +116,9 @@ def fit(
     """
     splits = _named_splits(validation_data)
     _check(model, {"x and y": (x, y), **splits}, epochs, batch_size)
+    if isinstance(callbacks, keras.callbacks.Callback):
+        callbacks = [callbacks]
+    callbacks = callbacks or []
     evaluate = _Evaluate(splits)
     bar = tqdm(total=epochs, unit="epoch", leave=None, disable=not show_progress())
     in_blocks = _can_train_in_blocks(model) and not any(map(_acts_on_batches, callbacks))
@@ -179,13 +187,13 @@ class _Evaluate(keras.callbacks.Callback):  # type: ignore[misc]
         return {name: float(value) for name, value in values.items()}
 
     def _as_one_batch(self, x: Any, y: Any) -> dict[str, Any]:
+        self.model.reset_metrics()  # Keras 3.13 leaves the training's in them
         if not _can_train_in_blocks(self.model):
             return self.model.test_on_batch(x, y, return_dict=True)  # type: ignore[no-any-return]
         if self.step is None:
             self.step = Step(
                 self.model, "evaluate", lambda x, y: self.model.test_step((x, y)), trains=False
             )
-        self.model.reset_metrics()
         return self.step(x, y)  # type: ignore[no-any-return]
 
     @staticmethod

@@ -113,8 +113,10 @@ def mc_predict(
         return [ops.convert_to_numpy(part)[start - first :] for part in parts]
 
     results = []
-    # A pass over a batch is too small for two threads: each core takes a batch of its own.
-    with ThreadPoolExecutor(cores()) as threads:
+    # A pass over a batch is too small for two threads: each core takes a batch of its own. Where
+    # the backend compiles nothing, each call switches the dropout on and off: one at a time.
+    at_once = 1 if predict is over_a_batch else cores()
+    with ThreadPoolExecutor(at_once) as threads:
         batches = threads.map(predict_batch, range(len(starts)))
         for result in tqdm(batches, total=len(starts), unit="batch", disable=not show_progress()):
             results.append(result)
@@ -134,8 +136,10 @@ def seed_dropout(model: Any, seed: int = 0) -> None:
         seed: As in `mc_predict`.
 
     Raises:
-        ValueError: If it has no dropout layer with a rate of more than 0.
+        ValueError: If it has no dropout layer with a rate of more than 0, or `seed` is no whole
+            number of at least 0.
     """
+    check_whole("seed", seed, 0)
     dropout = _dropout_layers(model)
     for layer, state in zip(dropout, _seeds(seed, 0, dropout), strict=True):
         layer.seed_generator.state.assign(state)

@@ -40,7 +40,8 @@ def read_file(entry: Entry, name: str, path: Path) -> Any:
         status = path.stat()
         if status.st_size == 0:
             raise DataError(f"{path} is empty.")
-        key = (path, status.st_size, status.st_mtime_ns, entry.files[name])
+        # A download has another name beside its own while it is checked: that is the same file.
+        key = (path.with_name(name), status.st_size, status.st_mtime_ns, entry.files[name])
         if key not in _read:
             read = _read_table if entry.rows else _read_idx
             _read[key] = read(entry, name, path)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trainwell._checks import check_whole
 from trainwell.datasets.dataset import Dataset, StandInWarning
 from trainwell.datasets.manifest import manifest
 from trainwell.datasets.places import embedded, find, why_not
@@ -86,12 +87,16 @@ def load_fashion_mnist(
 
 
 def _check_sizes(train_size: int | None, validation_size: int) -> None:
-    if not 1 <= validation_size < IMAGES:
+    check_whole("validation_size", validation_size, 1)
+    if validation_size >= IMAGES:
         raise ValueError(
             f"validation_size must be between 1 and {IMAGES - 1:,}, got {validation_size}."
         )
+    if train_size is None:
+        return
+    check_whole("train_size", train_size, 1)
     most = IMAGES - validation_size
-    if train_size is not None and not 1 <= train_size <= most:
+    if train_size > most:
         raise ValueError(
             f"train_size must be between 1 and {most:,} (beside {validation_size:,} validation "
             f"images), got {train_size}."

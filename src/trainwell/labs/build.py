@@ -28,6 +28,7 @@ from typing import Any
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from trainwell._checks import check_whole
 from trainwell.labs.source import ANSWERS, SEED, Cell, Lab, LabError, read_lab
 from trainwell.labs.trial import solution_outputs, try_blank
 
@@ -139,7 +140,9 @@ def build(sources: Iterable[Path], out: Path, seed: int = 0) -> None:
 
     Raises:
         LabError: If a lab breaks a rule; the message names the lab, the exercise and the reason.
+        ValueError: If the seed is negative.
     """
+    check_whole("seed", seed, 0)
     for source in sources:
         lab = read_lab(source)
         student, grading = student_notebook(lab), grading_notebook(source, seed)
@@ -173,7 +176,7 @@ def main_build(sources: list[Path], out: Path, seed: int) -> int:
         return 1
     try:
         build(found, out, seed)
-    except LabError as error:
+    except (LabError, ValueError) as error:
         print(f"{error}\n\nThis lab is not built.", file=sys.stderr)
         return 1
     return 0

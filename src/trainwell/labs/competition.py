@@ -34,6 +34,7 @@ UNIT = 5.0  # what that 1 is, in the unit of the labels
 TAIL = 1.2  # the standard deviation of the logarithm, in the columns with a tail
 
 ROUNDS = 10  # tables in a competition
+LARGEST = 1e100  # of the predictions; the square of one much larger is infinite
 T95 = 2.262  # Student's t with ROUNDS - 1 degrees of freedom: 95 % lie within
 
 
@@ -162,16 +163,17 @@ def rmse(predicted: Any, y: Array) -> float:
     """Return the root of the mean squared error.
 
     Raises:
-        ValueError: If there is not one finite number for each row; the message says what came.
+        ValueError: If there is not one finite number below `LARGEST` for each row; the message
+            says what came.
     """
     try:
         values = np.asarray(predicted, dtype=float)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError("the predictions are no array of numbers.") from None
     if values.shape != y.shape:
         raise ValueError(f"the predictions should have the shape {y.shape}, not {values.shape}.")
-    if not np.isfinite(values).all():
-        raise ValueError("a prediction is nan or infinite.")
+    if not (np.abs(values) < LARGEST).all():
+        raise ValueError(f"a prediction is nan or infinite, or as large as {LARGEST:g}.")
     return float(np.sqrt(np.mean((values - y) ** 2)))
 
 

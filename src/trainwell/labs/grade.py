@@ -34,6 +34,7 @@ from nbformat.v4 import new_output
 from nbgrader.utils import determine_grade, is_grade, is_solution
 from tqdm import tqdm
 
+from trainwell._checks import check_whole
 from trainwell.labs.competition import baselines, compete, judge
 from trainwell.labs.rebuild import RebuildError, rebuild
 from trainwell.labs.sandbox import Kernel, KernelDiedError, Limits, Run, SandboxError, check_sandbox
@@ -121,6 +122,7 @@ def grade(
     Raises:
         SandboxError: If there is no sandbox, and `unsafe` isn't said.
         SubmissionError: If there is nothing to grade.
+        ValueError: If the seed is negative.
     """
     from trainwell.labs.report import write_all
 
@@ -223,6 +225,7 @@ def _seed(out: Path, seed: int | None) -> int:
     file = out / "seed.txt"
     if seed is None:
         seed = int(file.read_text()) if file.exists() else secrets.randbelow(2**31)
+    check_whole("seed", seed, 0)  # with another, every check fails, and nobody gets a point
     write(file, f"{seed}\n")
     return seed
 

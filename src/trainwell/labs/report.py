@@ -15,6 +15,8 @@ from urllib.parse import quote
 import nbformat
 import nbgrader
 from nbconvert import HTMLExporter
+from nbconvert.filters import markdown2html
+from nbconvert.preprocessors.sanitize import SanitizeHTML
 
 from trainwell.labs import gradebook
 from trainwell.labs.competition import baselines, interval, places
@@ -32,6 +34,11 @@ tr { border-bottom: 1px solid #ccc; }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
 code { white-space: pre-wrap; overflow-wrap: anywhere; }
 """
+# What Markdown makes; nothing of it runs.
+MARKDOWN_TAGS = ["a", "abbr", "b", "blockquote", "br", "code", "del", "div", "em", "hr", "i"]
+MARKDOWN_TAGS += ["h1", "h2", "h3", "h4", "h5", "h6", "img", "li", "ol", "p", "pre", "span"]
+MARKDOWN_TAGS += ["strong", "table", "tbody", "td", "th", "thead", "tr", "ul"]
+MARKDOWN_ATTRIBUTES = {"*": ["class", "id", "title"], "a": ["href"], "img": ["src", "alt"]}
 
 
 def write_all(grades: Grades, pristine: Any, lab: str, out: Path) -> None:
@@ -262,6 +269,10 @@ def _write_feedback(
         )
         cell.metadata.nbgrader["score"] = mark.points or 0.0
         cell.metadata.nbgrader["comment"] = comments.get(f"{student}/{mark.cell}")
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if "metadata" in output:
+                output.metadata.clear()  # the template writes a picture's width as it comes
     stamp = f"<!-- {hashlib.sha256(nbformat.writes(notebook).encode()).hexdigest()} -->\n"
     if path.exists() and path.read_text(encoding="utf-8").startswith(stamp):
         return
@@ -278,6 +289,7 @@ def _write_feedback(
 @cache
 def _exporter() -> Any:
     """Return the one exporter: it reads its templates slowly, and keeps them."""
+    clean = SanitizeHTML(tags=MARKDOWN_TAGS, attributes=MARKDOWN_ATTRIBUTES).sanitize_html_tags
     formgrader = Path(nbgrader.__file__).parent / "server_extensions" / "formgrader"
     return HTMLExporter(
         template_name="feedback",
@@ -286,4 +298,6 @@ def _exporter() -> Any:
             str(formgrader / "static" / "node_modules" / "bootstrap" / "dist" / "css")
         ],
         sanitize_html=True,  # a student's output must not run in another's browser
+        # That cleans a text before Markdown makes tags of it; this one does after.
+        filters={"markdown2html": lambda text: clean(markdown2html(text))},
     )

@@ -14,6 +14,7 @@ import os
 import resource
 import shutil
 import site
+import stat
 import subprocess
 import sys
 import sysconfig
@@ -34,6 +35,7 @@ import psutil
 import zmq
 from jupyter_client import BlockingKernelClient
 from jupyter_client.connect import write_connection_file
+from nbformat import ValidationError
 
 import trainwell
 from trainwell.datasets.manifest import embedded_folder
@@ -163,7 +165,7 @@ class Kernel:
         """
         try:
             return self._run(code, seconds or self.limits.cell_seconds, store_history)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, ValidationError) as error:
             self._end(f"it sent what is no message: {error!r}")
 
     def _run(self, code: str, limit: float, store_history: bool) -> Run:
@@ -213,7 +215,7 @@ class Kernel:
         if message["msg_type"] not in ("stream", "display_data", "execute_result", "error"):
             return size
         length = len(json.dumps(message["content"]))
-        if size + length > self.limits.output and message["msg_type"] != "error":
+        if size + length > self.limits.output:  # an error of the cell comes with the reply, too
             run.cut = True
             return size
         _append(run.outputs, message)
@@ -300,18 +302,30 @@ class Kernel:
         self._client.control_channel.send(message)
 
     def _watch(self) -> None:
+        """Kill the box when it takes too much, and when that can't be told."""
+        try:
+            self._watch_all()
+        except Exception as error:
+            self._kill(f"the watch failed: {error!r}")
+
+    def _watch_all(self) -> None:
         """Kill the box when all its processes together take too much: limits are per process."""
         end = time.monotonic() + START_SECONDS + self.limits.total_seconds
         while self._process.poll() is None and not self._why:
-            count, memory, disk = 0, 0, 0
+            count, memory, disk, folder = 0, 0, 0, False
             for pid in _family(self._process.pid):
                 with suppress(OSError, ValueError, IndexError):  # it ended meanwhile
                     count += len(os.listdir(f"/proc/{pid}/task"))
                     pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
                     memory += int(pages) * resource.getpagesize()
-            with suppress(OSError):  # it writes and deletes while we look
-                disk = sum(path.lstat().st_size for path in self._folder.rglob("*"))
-            if count > self.limits.processes:
+            for name in os.listdir(self._folder):
+                with suppress(FileNotFoundError):  # it writes and deletes while we look
+                    found = (self._folder / name).lstat()
+                    disk += found.st_size + 4096  # an empty file takes room too, and our time
+                    folder = folder or stat.S_ISDIR(found.st_mode)
+            if folder and not self.unsafe:  # its home is /tmp; a folder here would hide files
+                self._kill("it made a folder beside its sockets")
+            elif count > self.limits.processes:
                 self._kill(f"it started more than {self.limits.processes} processes")
             elif memory > self.limits.memory:
                 self._kill(f"it took more than {self.limits.memory // MEBIBYTE:,} MB of memory")
@@ -343,7 +357,9 @@ class Kernel:
         if hasattr(self, "_client"):
             self._client.stop_channels()
             self._context.destroy(linger=0)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        # Folders may be thousands deep, or closed to their owner: that stops shutil.rmtree.
+        for command in (["chmod", "-R", "u+rwx"], ["rm", "-rf"]):
+            subprocess.run([*command, self._folder], stderr=subprocess.DEVNULL)
         self._folder.with_suffix(".log").unlink(missing_ok=True)
 
     @staticmethod

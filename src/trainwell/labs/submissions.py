@@ -81,7 +81,11 @@ def collect(place: Path, lab: str) -> list[Submission]:
         return _choose(files, lab, lambda file: file.path.read_bytes() if file.path else b"")
     if not zipfile.is_zipfile(place):
         raise SubmissionError(f"{place} is neither a folder nor a zip.")
-    with zipfile.ZipFile(place) as archive:
+    try:
+        archive = zipfile.ZipFile(place)
+    except Exception as error:  # a damaged one fails in many ways
+        raise SubmissionError(f"{place} is damaged: {error!r}. Download it again.") from None
+    with archive:
         files = list(_in_zip(archive))
         return _choose(files, lab, lambda file: archive.read(file.member) if file.member else b"")
 
@@ -147,8 +151,8 @@ def _choose(files: list[_File], lab: str, read: Callable[[_File], bytes]) -> lis
         if not problem:
             try:
                 content = read(last)
-            except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
-                problem = f"it can't be read: {error}"
+            except Exception as error:  # a damaged file fails in many ways, and stops nobody else
+                problem = f"it can't be read: {error!r}"
         chosen.append(Submission(student, last.name, content, problem, tuple(notes)))
     return chosen
 
