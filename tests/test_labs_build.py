@@ -289,7 +289,7 @@ def test_without_the_extra_the_command_says_what_to_install(
     monkeypatch.delitem(sys.modules, "trainwell.labs.build")
     monkeypatch.setitem(sys.modules, "nbformat", None)
     assert main(["labs", "build"]) == 1
-    assert "pip install --editable '.[instructor]'" in "".join(capsys.readouterr())
+    assert "pip install -e '.[instructor]'" in "".join(capsys.readouterr())
 
 
 def test_no_floor_of_the_package_imports_the_labs() -> None:

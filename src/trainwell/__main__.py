@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return (_build if options.action == "build" else _grade)(options)
         except ModuleNotFoundError as error:
             print(
-                f"{error}. Install the extra, in a checkout: pip install --editable '.[instructor]'",
+                f"{error}. In a checkout, install the extra: pip install -e '.[instructor]'",
                 file=sys.stderr,
             )
             return 1
