@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from docutils import nodes
+from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.domains.std import StandardDomain
 from sphinx.transforms import SphinxTransform
@@ -25,6 +26,7 @@ NO_TEXT = (
     nodes.term,
     nodes.caption,
     nodes.reference,
+    pending_xref,  # a link to another page, which Sphinx has not resolved yet
     nodes.literal,
     nodes.FixedTextElement,
     nodes.math,

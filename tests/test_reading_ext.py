@@ -113,7 +113,7 @@ def test_headings_links_code_and_captions_get_no_link(book):
 A batch here
 ------------
 
-``batch`` and `batch <https://example.org>`__ and :math:`batch`::
+``batch``, `batch <https://example.org>`__, :doc:`a batch <../index>` and :math:`batch`::
 
     batch
 
