@@ -10,12 +10,13 @@ import pytest
 
 pytest.importorskip("nbgrader", reason="grading needs the extra `instructor`")
 
+from nbformat.v4 import new_code_cell
 from small_lab import sent
 
 from trainwell.labs import competition, grade, report
 from trainwell.labs.build import grading_notebook, student_notebook
 from trainwell.labs.competition import draw, hold, interval, judge, linear, places, tables
-from trainwell.labs.sandbox import SandboxError, check_sandbox
+from trainwell.labs.sandbox import Run, SandboxError, check_sandbox
 from trainwell.labs.source import read_lab
 
 try:
@@ -225,6 +226,17 @@ def test_the_grader_holds_it_outside_the_box(tmp_path: Path) -> None:
     again = grade.grade(tmp_path / "in", tmp_path / "labs" / "lab_0_race.md", tmp_path / "out")
     assert report.total(again["linear"][1]) == 2
     assert int((tmp_path / "out" / "competition.txt").read_text()) == secret
+
+
+def test_predictions_that_were_cut_off_are_told() -> None:
+    class Shouts:
+        def run(self, *_: Any, **__: Any) -> Run:
+            return Run(cut=True)
+
+    result = grade._hold(Shouts(), new_code_cell(), "compete", 0, 1.0)
+    assert result.error == (
+        "AssertionError: compete: it printed too much for its predictions to be read."
+    )
 
 
 def test_the_secret_is_in_no_cell(tmp_path: Path) -> None:

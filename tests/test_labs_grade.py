@@ -711,6 +711,17 @@ def test_names_in_a_zip_of_korean_windows_and_links_in_it(tmp_path: Path) -> Non
     assert "link" in found["link"].problem
 
 
+def test_on_a_busy_machine_the_end_of_a_cell_may_come_late() -> None:
+    late = "import time\nk = get_ipython().kernel\npublish = k._publish_status_and_flush\n"
+    late += "def later(*a, **b):\n    time.sleep(0.7)\n    publish(*a, **b)\n"
+    late += "k._publish_status_and_flush = later"
+    with Kernel(LIMITS, unsafe=True) as kernel:
+        kernel.run(late)
+        run = kernel.run("print('here')")
+    assert not run.cut
+    assert [output.text for output in run.outputs] == ["here\n"]
+
+
 @pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA])
 def test_a_damaged_file_in_a_zip_stops_nobody_else(tmp_path: Path, method: int) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w", method) as archive:

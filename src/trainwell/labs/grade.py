@@ -375,8 +375,8 @@ def _hold(kernel: Kernel, cell: Any, function: str, secret: int, seconds: float)
         result.seconds += run.seconds
         if run.error.startswith("MemoryError"):
             raise KernelDiedError(run.error)
-        if run.error:
-            raise ValueError(run.error)
+        if run.error or run.cut:
+            raise ValueError(run.error or "it printed too much for its predictions to be read.")
         text = "".join(o.text for o in run.outputs if o.get("name") == "stdout")
         return json.loads(text.strip().rpartition("\n")[2])
 
