@@ -78,6 +78,9 @@ def answers(url: str) -> bool:
 def page(browser: Browser) -> Iterator[Page]:
     with closing(browser.new_page()) as page:
         page.set_default_timeout(1_000 * SECONDS)
+        # On a slow machine JupyterLab asks which kernel to start, and proposes the right one.
+        select = page.get_by_role("button", name="Select Kernel", exact=True)
+        page.add_locator_handler(select, lambda button: button.click())
         yield page
 
 
@@ -103,7 +106,9 @@ def run_all(page: Page, address: str, file: Path) -> Any:
             page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
         page.wait_for_timeout(2_000)
         page.locator(IDLE).wait_for()
-        page.keyboard.press("Control+s")
+        # By the menu: before a click, and not before a key, the page sees to what is in the way.
+        page.get_by_role("menuitem", name="File", exact=True).click()
+        page.locator(".lm-Menu-item[data-command='docmanager:save']").click()
         page.get_by_text("Saving completed").wait_for()
         notebook = nbformat.read(file, as_version=4)
         if errors(notebook) or all(cell.execution_count for cell in code_cells(notebook)):
