@@ -157,28 +157,31 @@ def graphs_as_written() -> Iterator[None]:
         tf.config.optimizer.set_experimental_options({option: before})
 
 
-def shuffles_anew() -> bool:
-    """Return whether TensorFlow, having no seed, shuffles in another order in every epoch."""
-    from tensorflow.python.eager import context
+def shuffled_blocks(x: Any, y: Any, size: int, *, copy: bool) -> Iterable[tuple[Any, Any]]:
+    """Return blocks of `size` examples as TensorFlow tensors, shuffled as Keras would do it.
 
-    return context.global_seed() is None
-
-
-def shuffled_once(x: Any, y: Any, size: int) -> Any:
-    """Return a TensorFlow dataset of blocks of `size` examples, shuffled as Keras would do it.
-
-    Every pass through it gives the same blocks, which it keeps. There must be a seed.
+    Args:
+        x: Inputs, an array.
+        y: Targets, an array.
+        size: Examples a block. The last may have fewer.
+        copy: Whether the data may be copied into their order once. With a seed, Keras has the same
+            order in every epoch, and would still shuffle and cut in each: that takes as long as
+            training on a thousand examples.
     """
     import tensorflow as tf
+    from keras.src.trainers.data_adapters.array_data_adapter import ArrayDataAdapter
     from keras.src.trainers.data_adapters.array_slicing import convert_to_sliceable
     from tensorflow.python.eager import context
 
-    order = _order(context.global_seed(), len(x))
+    seed = context.global_seed()
+    if seed is None or not copy:
+        adapter = ArrayDataAdapter(x, y, batch_size=size, shuffle=True)
+        return adapter.get_tf_dataset()  # type: ignore[no-any-return]
+    order = _order(seed, len(x))
     # As Keras does: 64-bit floats become 32-bit ones, for example.
     x, y = map(tf.convert_to_tensor, convert_to_sliceable((x, y), target_backend="tensorflow"))
     parts = [order[start : start + size] for start in range(0, len(order), size)]
-    blocks = [(tf.gather(x, part), tf.gather(y, part)) for part in parts]
-    return functools.reduce(tf.data.Dataset.concatenate, map(tf.data.Dataset.from_tensors, blocks))
+    return [(tf.gather(x, part), tf.gather(y, part)) for part in parts]
 
 
 @functools.lru_cache(maxsize=32)

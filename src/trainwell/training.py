@@ -1,20 +1,19 @@
 """`fit`: Keras's fit made fast for small models, with a tidy history.
 
 Between two small training steps, Keras on TensorFlow spends more time in Python and in fetching
-the next batch than the step itself takes. `fit` feeds Keras blocks of many batches, cut once for
-all epochs, and goes through a block inside TensorFlow. The batches are the same, in the same
-order, so the weights and the history are the same too. What TensorFlow traces for one model serves
+the next batch than the step itself takes. `fit` takes blocks of many batches, cut once for all
+epochs, and goes through a block inside TensorFlow. The batches are the same, in the same order, so
+the weights and the history are the same too. What TensorFlow traces for one model serves
 all models of its make: those that differ in weights, seeds or learning rate only.
 
 Elsewhere `fit` is Keras's own: on JAX, where a step does not wait for Python, and on a GPU, where
 XLA compiles a step for batches of one size.
 """
 
-import contextlib
 import math
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +24,7 @@ from tqdm import tqdm
 
 from trainwell._checks import check_whole
 from trainwell._traced import Step
-from trainwell.runtime import graphs_as_written, show_progress, shuffled_once, shuffles_anew
+from trainwell.runtime import graphs_as_written, show_progress, shuffled_blocks
 
 # Small beside any data set; larger blocks are no faster, and Ctrl+C waits for the end of one.
 BLOCK_BYTES = 2**23
@@ -121,18 +120,15 @@ def fit(
     callbacks = callbacks or []
     evaluate = _Evaluate(splits)
     bar = tqdm(total=epochs, unit="epoch", leave=None, disable=not show_progress())
-    in_blocks = _can_train_in_blocks(model) and not any(map(_acts_on_batches, callbacks))
+    callbacks = [evaluate, _Progress(bar), *callbacks]
     start = time.perf_counter()
-    if in_blocks:
-        _make_variables(model, x[:1], y[:1])
-    with bar, _blocks_of(batch_size, model) if in_blocks else contextlib.nullcontext():
-        data = {"x": x, "y": y, "batch_size": batch_size}
-        logs = model.fit(
-            **(_in_blocks(**data) if in_blocks else data),
-            epochs=epochs,
-            callbacks=[evaluate, _Progress(bar), *callbacks],
-            verbose=0,
-        ).history
+    with bar:
+        if _can_train_in_blocks(model) and not any(map(_acts_on_batches, callbacks)):
+            logs = _fit_in_blocks(model, x, y, epochs, batch_size, callbacks)
+        else:
+            logs = model.fit(
+                x, y, epochs=epochs, batch_size=batch_size, callbacks=callbacks, verbose=0
+            ).history
     seconds = time.perf_counter() - start
     _warn_if_not_finite(logs.get("loss", []))
     rows = [
@@ -235,24 +231,40 @@ def _make_variables(model: Any, x: Any, y: Any) -> None:
     model._symbolic_build(data_batch=(x, y))
 
 
-def _in_blocks(x: Any, y: Any, batch_size: int) -> dict[str, Any]:
-    """Return what Keras is to be fed: blocks of whole batches, in the order that it would take."""
+def _fit_in_blocks(
+    model: Any,
+    x: Any,
+    y: Any,
+    epochs: int,
+    batch_size: int,
+    callbacks: Sequence[keras.callbacks.Callback],
+) -> dict[str, list[float]]:
+    """Do what `model.fit` does, with blocks of whole batches as steps; return its history."""
+    _make_variables(model, x[:1], y[:1])
     size = batch_size * max(1, BLOCK_BYTES // (batch_size * np.asarray(x[:1]).nbytes))
-    blocks = -(-len(x) // size)
-    if shuffles_anew() or blocks > COPY_BLOCKS:
-        data = {"x": x, "y": y, "batch_size": size}
-    else:
-        # With a seed every epoch has the same order. Keras would still shuffle and cut in each,
-        # which takes as long as training on a thousand examples: let it do so once. Without an
-        # end, the data need one iterator, not two an epoch, and those take as long again.
-        data = {"x": shuffled_once(x, y, size).repeat(), "shuffle": False}
-    # Told how many blocks an epoch has, Keras does not prepare the next epoch's twice.
-    return {**data, "steps_per_epoch": blocks}
+    blocks = shuffled_blocks(x, y, size, copy=len(x) <= COPY_BLOCKS * size)
+    train = Step(model, f"train {batch_size}", _in_batches(model, batch_size), trains=True)
+    callback = keras.callbacks.CallbackList(
+        callbacks, add_history=True, model=model, epochs=epochs, steps=-(-len(x) // batch_size)
+    )
+    model.stop_training = False
+    with graphs_as_written():
+        callback.on_train_begin()
+        for epoch in range(epochs):
+            model.reset_metrics()
+            callback.on_epoch_begin(epoch)
+            for block in blocks:
+                logs = train(*block)
+            callback.on_epoch_end(epoch, logs)
+            if model.stop_training:
+                break
+        model.optimizer.finalize_variable_values(model.trainable_weights)
+        callback.on_train_end(logs)
+    return model.history.history  # type: ignore[no-any-return]
 
 
-@contextlib.contextmanager
-def _blocks_of(batch_size: int, model: Any) -> Iterator[None]:
-    """Let the model take a block of examples as one step, and go through it batch by batch."""
+def _in_batches(model: Any, batch_size: int) -> Callable[[Any, Any], Any]:
+    """Return a function that goes through a block batch by batch, training the model."""
 
     def train_on_block(x: Any, y: Any) -> Any:
         size = keras.ops.shape(x)[0]
@@ -265,16 +277,7 @@ def _blocks_of(batch_size: int, model: Any) -> Iterator[None]:
         keras.ops.while_loop(lambda start: start < size, step, (0,))
         return model.get_metrics_result()
 
-    step = Step(model, f"train {batch_size}", train_on_block, trains=True)
-    steps_per_execution = model.steps_per_execution
-    model.steps_per_execution = 1  # a block is many steps already
-    model.train_function = lambda blocks: step(*next(blocks))
-    try:
-        with graphs_as_written():
-            yield
-    finally:
-        model.steps_per_execution = steps_per_execution
-        model.train_function = None  # Keras makes its own when it needs one
+    return train_on_block
 
 
 def _acts_on_batches(callback: keras.callbacks.Callback) -> bool:
