@@ -31,7 +31,8 @@ history = t.fit(fast, t.X, t.Y, epochs=t.EPOCHS, validation_data=t.VALID, callba
 t.assert_same_weights(plain, fast)
 losses = t.values(history.frame, "valid", "loss")
 t.np.testing.assert_allclose(losses, expected["val_loss"], rtol=1e-5)
-assert recorder.blocks == [18] * t.EPOCHS, "blocks bring JAX nothing"
+assert len(recorder.logs) == t.EPOCHS
+assert not t.training._can_train_in_blocks(fast), "blocks bring JAX nothing"
 
 t = test_schedules
 t.test_a_compiled_step_uses_the_momentum_of_its_step(nesterov=True, steps_per_execution=1)
