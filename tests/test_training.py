@@ -65,12 +65,12 @@ class Recorder(keras.callbacks.Callback):
 
 @pytest.fixture
 def blocks_of_fits(monkeypatch):
-    """How many blocks each fit in blocks took an epoch."""
+    """How many blocks each fit in blocks took an epoch, and whether it kept a copy of them."""
     counts = []
 
     def counted(*args, **options):
         blocks = shuffled_blocks(*args, **options)
-        counts.append(sum(1 for _ in blocks))
+        counts.append((sum(1 for _ in blocks), isinstance(blocks, list)))
         return blocks
 
     monkeypatch.setattr(training, "shuffled_blocks", counted)
@@ -91,7 +91,7 @@ def test_the_weights_and_the_history_of_plain_keras(
     history = fit(
         fast, X, Y, epochs=EPOCHS, batch_size=BATCH, validation_data=VALID, callbacks=[recorder]
     )
-    assert blocks_of_fits == [blocks]
+    assert blocks_of_fits == [(blocks, copied)]
     assert_same_weights(plain, fast)
     assert plain.optimizer.iterations == fast.optimizer.iterations == 18 * EPOCHS
     assert len(history.frame) == 4 * EPOCHS
@@ -348,9 +348,20 @@ def test_callbacks_on_epochs_keep_the_speed_and_act_as_ever(blocks_of_fits):
         validation_data=VALID,
         callbacks=[lowest_loss, halve, recorder],
     )
-    assert blocks_of_fits == [1]
+    assert blocks_of_fits == [(1, True)]
     assert history.frame["epoch"].max() == 2, "no epoch improves by 10, so the second is the last"
     assert values(history.frame, "train", "learning_rate").to_list() == pytest.approx([0.2, 0.1])
+
+
+def test_an_average_of_the_weights_takes_their_place_in_the_end(blocks_of_fits):
+    averaging = [keras.optimizers.SGD(0.4, use_ema=True) for _ in range(2)]
+    plain, fast = map(compiled, averaging)
+    keras.utils.set_random_seed(1)
+    plain_fit(plain)
+    keras.utils.set_random_seed(1)
+    fit(fast, X, Y, epochs=EPOCHS, batch_size=BATCH)
+    assert blocks_of_fits == [(1, True)]
+    assert_same_weights(plain, fast)
 
 
 def test_one_callback_alone_and_none_as_keras_takes_them():
