@@ -34,6 +34,8 @@ from jupyter_cache.base import CacheBundleIn, JupyterCacheAbstract
 from myst_nb.core.read import is_myst_markdown_notebook, myst_nb_reader_plugin
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from pybtex.backends import plaintext
+from pybtex.plugin import register_plugin
 from traitlets.config import Config
 
 from trainwell import datasets, runtime
@@ -440,7 +442,11 @@ def build_site(cache_path: str) -> None:
     for pattern in ["_ext/*.py", "_static/*", "glossary.md"]:
         for path in sorted(ROOT.glob(pattern)):
             looks.update(path.read_bytes())
+    # Else sphinxcontrib-bibtex looks for it among all installed packages, at each citation.
+    register_plugin("pybtex.backends", "plaintext", plaintext.Backend, force=True)
     overrides: dict[str, Any] = {
+        # No other file is a page; to look for them, every folder would be searched.
+        "include_patterns": [f"{page}.md" for page in pages()],
         "nb_execution_cache_path": cache_path,
         "course_repository": address()[0],
         "course_extension_key": looks.hexdigest(),
