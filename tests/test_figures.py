@@ -170,6 +170,7 @@ def test_show_refuses_what_a_phone_cannot_show():
 def test_text_is_legible_on_a_phone(fig):
     # 380 px less 16 px on each side, for the widest figure there may be.
     shrink = (380 - 32) / (96 * figures.MAX_WIDTH)
+    fig.draw_without_rendering()  # the numbers at the ticks are not there before
     texts = [text for text in drop(fig).findobj(mpl.text.Text) if text.get_text()]
     assert len(texts) > 20
     assert min(text.get_fontsize() for text in texts) * 96 / 72 * shrink >= 9
@@ -417,13 +418,14 @@ def test_band_refuses_two_arms_and_missing_columns():
 
 
 @pytest.mark.parametrize("scale", ["linear", "log"])
-def test_labels_stand_at_the_ends_and_do_not_overlap(scale):
+def test_labels_stand_at_the_ends_and_do_not_overlap(scale, bundles):
     fig, ax = plt.subplots()
     for level in (1.0, 1.01, 1.02, 5.0):
         ax.plot([0, 2, 10], [3, 2, level], label=f"ends at {level}")
     ax.plot([0, 1], [4, 4])
     ax.set_yscale(scale)
     figures.label_ends(ax)
+    figures.show(fig, alt="Lines", caption="Where lines end.")
     fig.draw_without_rendering()
     texts = sorted(ax.texts, key=lambda text: text.get_text())
     assert [text.get_text() for text in texts] == [
@@ -433,7 +435,6 @@ def test_labels_stand_at_the_ends_and_do_not_overlap(scale):
         "ends at 5.0",
     ]
     boxes = [text.get_window_extent() for text in texts]
-    drop(fig)
     for lower, upper in itertools.pairwise(boxes):
         assert lower.y1 <= upper.y0 + 1
     ends = ax.transData.transform([(10, 1.01), (10, 5.0)])
@@ -443,13 +444,13 @@ def test_labels_stand_at_the_ends_and_do_not_overlap(scale):
     assert texts[3].get_color() == ax.get_lines()[3].get_color()
 
 
-def test_labels_stay_at_their_lines_when_a_shared_axis_changes():
+def test_labels_stay_at_their_lines_when_a_shared_axis_changes(bundles):
     fig, axes = plt.subplots(2, 1, sharey=True)
     axes[0].plot([0, 1], [0, 1.0], label="one")
     figures.label_ends(axes[0])
     axes[1].plot([0, 1], [0, 50.0])
+    figures.show(fig, alt="A line", caption="Where it ends.")
     fig.draw_without_rendering()
-    drop(fig)
     (label,) = axes[0].texts
     x, y = axes[0].transData.transform((1.0, 1.0))
     box = label.get_window_extent()

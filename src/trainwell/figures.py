@@ -204,11 +204,11 @@ def band(ax: Axes, frame: pd.DataFrame, x: str, y: str, *, label: str) -> None:
 
 
 def label_ends(ax: Axes) -> None:
-    """Write each line's label at its right end, moved apart where they would overlap.
+    """Write each line's label at its right end.
 
-    `show` places them once more, for the axes as they are then. Where a line ends above or below
-    the axes, its label is at their edge. A line ends at its last finite point; one without any has
-    no label.
+    `show` moves labels apart that would overlap, for the axes as they are then. Where a line ends
+    above or below the axes, its label is then at their edge. A line ends at its last finite point;
+    one without any has no label.
 
     Raises:
         ValueError: If no line has a label and a finite point.
@@ -225,7 +225,7 @@ def label_ends(ax: Axes) -> None:
     labels = [
         ax.annotate(
             str(line.get_label()),
-            xy=(0, 0),  # `_place_labels` knows where
+            xy=_finite_points(line)[-1],
             xytext=(6, 0),
             textcoords="offset points",
             annotation_clip=False,
@@ -236,9 +236,6 @@ def label_ends(ax: Axes) -> None:
         for line in lines
     ]
     ax.trainwell_ends = (lines, labels)  # type: ignore[attr-defined]
-    fig = ax.figure
-    assert isinstance(fig, Figure)
-    _place_labels(fig)
 
 
 def _place_labels(fig: Figure) -> None:
