@@ -32,7 +32,7 @@ from tqdm import tqdm
 
 from trainwell._checks import check_whole
 from trainwell._runs import load, places_of, save
-from trainwell.runtime import cores, device, show_progress
+from trainwell.runtime import cores, device, keep_kernels, show_progress
 
 # A run gets one thread: two runs side by side finish sooner than two threads on one small run.
 # TensorFlow and NumPy read these when they start. One bar shows the progress.
@@ -190,6 +190,7 @@ def _start_worker(settings: tuple[str, ...]) -> None:
     # Ctrl+C reaches the workers too: they end at once and in silence, for the parent tells.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    keep_kernels()
 
 
 def _end_with_parent() -> None:

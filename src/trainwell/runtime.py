@@ -24,6 +24,8 @@ T = TypeVar("T")
 QUICK_SEEDS = 1
 QUICK_EPOCHS = 2
 QUICK_EXAMPLES = 1_000
+# Of a model that is gone, kernels would stay for ever.
+SEEDS_WITH_SAME_KERNELS = 20
 
 
 def profile() -> Profile:
@@ -155,6 +157,51 @@ def graphs_as_written() -> Iterator[None]:
         yield
     finally:
         tf.config.optimizer.set_experimental_options({option: before})
+
+
+def keep_kernels() -> None:
+    """Let TensorFlow keep its kernels, in this process and from now on, when a seed is set.
+
+    A kernel is an operation, or a traced function, that is ready to run. TensorFlow throws all of
+    them away whenever a seed is set, because a few draw random numbers and go on from where they
+    are. To make them again takes as long as a small network trains in an epoch, and Keras needs
+    none of those: what it draws comes from variables. So here they are thrown away when the first
+    of those few is made after a seed was set. The numbers are the same.
+
+    Call it before the process traces a function.
+    """
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        return
+    import tensorflow as tf
+    from tensorflow.python import pywrap_tfe
+    from tensorflow.python.framework import random_seed
+
+    throw_away, get_seed = pywrap_tfe.TFE_ContextClearCaches, random_seed.get_seed
+    overdue: list[Any] = []  # TensorFlow's context, once for each seed that was set since
+    drawn_in_functions = False
+
+    def throw_away_later(context: Any) -> None:
+        overdue.append(context)
+        if drawn_in_functions or len(overdue) == SEEDS_WITH_SAME_KERNELS:
+            throw_away(context)
+            overdue.clear()
+
+    def get_seed_of_new_operation(seed: int | None) -> Any:
+        """Return what an operation that draws from its kernel asks for when it is made."""
+        nonlocal drawn_in_functions
+        if overdue:
+            throw_away(overdue[0])
+            overdue.clear()
+        # A traced function asks once, and draws each time. That of a data set is made with it.
+        if not tf.executing_eagerly():
+            name = tf.compat.v1.get_default_graph().name
+            drawn_in_functions |= not name.startswith("Dataset_")
+        return get_seed(seed)
+
+    pywrap_tfe.TFE_ContextClearCaches = throw_away_later
+    random_seed.get_seed = get_seed_of_new_operation
 
 
 def shuffled_blocks(x: Any, y: Any, size: int, *, copy: bool) -> Iterable[tuple[Any, Any]]:
