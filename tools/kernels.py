@@ -36,6 +36,13 @@ ONE_THREAD = {
     name: WORKER_ENVIRONMENT[name] for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 }
 
+# Arrays of some megabytes come and go at every step. glibc would give their memory back each time,
+# and Linux clear it again page by page. Elsewhere than with glibc, this says nothing.
+KEPT_MEMORY = {
+    "GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=1073741824:"
+    "glibc.malloc.trim_threshold=2147483648:glibc.malloc.hugetlb=1"
+}
+
 
 class Kernel(psutil.Process):  # type: ignore[misc]
     """What jupyter_client asks of a `subprocess.Popen`. A kernel is no child of this process."""
@@ -55,7 +62,7 @@ def original() -> subprocess.Popen[str]:
     """Start the process that the kernels are copies of."""
     return subprocess.Popen(
         [sys.executable, __file__],
-        env={**os.environ, **ONE_THREAD},
+        env={**os.environ, **ONE_THREAD, **KEPT_MEMORY},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
