@@ -364,6 +364,22 @@ def test_an_average_of_the_weights_takes_their_place_in_the_end(blocks_of_fits):
     assert_same_weights(plain, fast)
 
 
+@pytest.mark.filterwarnings("ignore:Limiting ")  # Keras says so
+@pytest.mark.parametrize("limit", ["epochs", "steps_per_epoch"])
+def test_a_limit_of_keras_for_trying_things_out_holds_here_too(limit):
+    set_limit = getattr(keras.config, f"set_max_{limit}")
+    try:
+        set_limit(2)
+        plain = compiled()
+        expected = plain_fit(plain)
+        fast = compiled()
+        history = fit(fast, X, Y, epochs=EPOCHS, batch_size=BATCH)
+    finally:
+        set_limit(None)
+    assert values(history.frame, "train", "loss").tolist() == expected["loss"]
+    assert_same_weights(plain, fast)
+
+
 def test_one_callback_alone_and_none_as_keras_takes_them():
     recorder = Recorder()
     fit(compiled(), X, Y, epochs=1, callbacks=recorder)

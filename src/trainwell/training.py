@@ -216,6 +216,8 @@ def _can_train_in_blocks(model: Any) -> bool:
         and not model.jit_compile
         and not model.run_eagerly
         and type(model).train_step is keras.Model.train_step
+        # Limits for trying things out: Keras's own loop knows what they mean.
+        and not (keras.config.max_epochs() or keras.config.max_steps_per_epoch())
     )
 
 
