@@ -538,6 +538,22 @@ def test_a_grading_notebook_gets_the_seed_too(tmp_path: Path) -> None:
     assert "seed = 7\n" not in "".join(cell.source for cell in drawn.cells)
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "wanted"),
+    [
+        ("--jobs", "0", "a whole number, at least 1, got 0"),
+        ("--seconds", "0", "a finite number above 0, got 0.0"),
+        ("--seconds", "inf", "a finite number above 0, got inf"),
+        ("--memory", "-1", "a whole number, at least 1, got -1"),
+    ],
+)
+def test_a_limit_that_grades_nobody_is_refused(
+    option: str, value: str, wanted: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["labs", "grade", "in", "--lab", "lab.ipynb", option, value]) == 1
+    assert capsys.readouterr().err == f"{option} must be {wanted}.\n"
+
+
 def test_a_negative_seed_is_refused_and_not_kept(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,6 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from trainwell._checks import check_positive, check_whole
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status.
@@ -108,6 +110,13 @@ def _grade(options: argparse.Namespace) -> int:
     from trainwell.labs.grade import main
     from trainwell.labs.sandbox import MEBIBYTE, Limits
 
+    try:
+        check_whole("--jobs", 1 if options.jobs is None else options.jobs, 1)
+        check_positive("--seconds", options.seconds)
+        check_whole("--memory", options.memory, 1)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 1
     return main(
         options.folder,
         options.lab,
