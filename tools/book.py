@@ -57,7 +57,7 @@ CACHES_KEPT = 3
 HOURS_BETWEEN_TRIES = 6
 CELL_TIMEOUT_SECONDS = 20 * 60
 # While one page draws, the runs of the other use the cores. Most pages take up to 3 GiB, with their
-# workers; the two longest, which come first, take 6 and 4. More workers would only be in each
+# workers; the two longest, which come first, take 4 each. More workers would only be in each
 # other's way: on two cores, four a page take a tenth longer than two.
 PAGES_AT_ONCE = 2 if psutil.virtual_memory().total > 12 * 2**30 else 1
 FULL_JOBS = runtime.cores() // PAGES_AT_ONCE + 1
