@@ -82,6 +82,18 @@ def test_a_worker_has_one_thread_and_no_bar_and_this_process_keeps_its_settings(
     assert dict(os.environ) == before
 
 
+def test_a_worker_keeps_tensorflows_kernels():
+    def who_answers(i):
+        from tensorflow.python.framework import random_seed
+
+        return {"module": random_seed.get_seed.__module__}
+
+    grid = {"i": [0, 1]}
+    assert set(run(who_answers, grid, jobs=2, keep=False)["module"]) == {"trainwell.runtime"}
+    here = run(who_answers, grid, jobs=1, keep=False)["module"]
+    assert set(here) == {"tensorflow.python.framework.random_seed"}, "that is the reader's process"
+
+
 def test_workers_are_other_processes_and_stay_for_the_next_call():
     def process(i):
         return {"id": os.getpid()}

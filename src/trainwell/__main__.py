@@ -111,7 +111,8 @@ def _grade(options: argparse.Namespace) -> int:
     from trainwell.labs.sandbox import MEBIBYTE, Limits
 
     try:
-        check_whole("--jobs", 1 if options.jobs is None else options.jobs, 1)
+        if options.jobs is not None:
+            check_whole("--jobs", options.jobs, 1)
         check_positive("--seconds", options.seconds)
         check_whole("--memory", options.memory, 1)
     except ValueError as error:

@@ -24,7 +24,8 @@ T = TypeVar("T")
 QUICK_SEEDS = 1
 QUICK_EPOCHS = 2
 QUICK_EXAMPLES = 1_000
-# Of a model that is gone, kernels would stay for ever.
+
+# With so many seeds set, kernels go all the same: those of models that are gone would stay.
 SEEDS_WITH_SAME_KERNELS = 20
 
 
@@ -166,7 +167,8 @@ def keep_kernels() -> None:
     them away whenever a seed is set, because a few draw random numbers and go on from where they
     are. To make them again takes as long as a small network trains in an epoch, and Keras needs
     none of those: what it draws comes from variables. So here they are thrown away when the first
-    of those few is made after a seed was set. The numbers are the same.
+    of those few is made after a seed was set. The numbers are the same; but `tf.raw_ops`, which
+    nothing can watch, then draw on from where they are.
 
     Call it before the process traces a function.
     """
@@ -182,18 +184,20 @@ def keep_kernels() -> None:
     overdue: list[Any] = []  # TensorFlow's context, once for each seed that was set since
     drawn_in_functions = False
 
+    def throw_away_now() -> None:
+        if overdue:
+            throw_away(overdue[0])
+            overdue.clear()
+
     def throw_away_later(context: Any) -> None:
         overdue.append(context)
         if drawn_in_functions or len(overdue) == SEEDS_WITH_SAME_KERNELS:
-            throw_away(context)
-            overdue.clear()
+            throw_away_now()
 
     def get_seed_of_new_operation(seed: int | None) -> Any:
         """Return what an operation that draws from its kernel asks for when it is made."""
         nonlocal drawn_in_functions
-        if overdue:
-            throw_away(overdue[0])
-            overdue.clear()
+        throw_away_now()
         # A traced function asks once, and draws each time. That of a data set is made with it.
         if not tf.executing_eagerly():
             name = tf.compat.v1.get_default_graph().name
