@@ -182,6 +182,20 @@ def test_a_relative_folder_of_data_means_the_same_everywhere(
     assert told.strip() == (str(tmp_path / passed_on) if passed_on else given)
 
 
+def test_setup_refuses_a_disk_on_which_it_would_run_out_of_room(tmp_path: Path) -> None:
+    (tmp_path / "tools").mkdir()
+    shutil.copy(ROOT / "tools" / "setup.sh", tmp_path / "tools")
+    (tmp_path / "df").write_text("#!/bin/sh\necho disk 252000000 251750000 250000 100% /\n")
+    (tmp_path / "df").chmod(0o755)
+    path = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    command = ["bash", str(tmp_path / "tools" / "setup.sh")]
+    result = subprocess.run(command, env=path, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert "needs 4 GB of disk" in result.stderr
+    assert "free here: 250 MB" in result.stderr
+    assert not (tmp_path / ".venv").exists()
+
+
 def test_a_page_says_how_long_it_runs() -> None:
     """For its readers, and for the order in which a first build executes the pages."""
     for page in book.pages():

@@ -27,7 +27,7 @@ ruff check --quiet .
 ruff format --quiet --check . || { echo "lint: run 'make format'" >&2; exit 1; }
 ruff check --quiet --no-force-exclude --ignore D100,D103,E402,B018,F704 "$notebooks"
 ruff format --quiet --check --line-length 74 "$notebooks" || { echo "lint: a cell of a chapter or lab: run 'make format'" >&2; exit 1; }
-mypy --no-error-summary
+mypy --no-error-summary --show-traceback # else a full disk is an INTERNAL ERROR, without a reason
 codespell --quiet-level 2 $(git ls-files '*.md' '*.py' '*.sh' '*.yml' '*.toml' '*.bib' '*.css' Makefile)
 python tools/prose.py
 echo "lint: style, types, spelling and prose are clean"

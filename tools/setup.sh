@@ -18,6 +18,13 @@ if [ -z "${python:-}" ]; then
   exit 1
 fi
 
+# A disk that runs full on the way stops some tool later, with words about anything but the disk.
+free=$(df -Pk . | awk 'END {print int($4 / 1000)}')
+if [ ! -d .venv ] && [ "$free" -lt 4000 ]; then
+  echo "setup: needs 4 GB of disk ('make test': 7 GB); free here: $free MB. Make room, and try again." >&2
+  exit 1
+fi
+
 lock=requirements.lock
 if [ -n "${GPU:-}" ]; then
   mkdir -p _build
