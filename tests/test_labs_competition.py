@@ -121,6 +121,38 @@ def test_the_spread_and_the_noise_are_what_the_docstring_says(seed: int) -> None
     assert competition.NOISE * competition.UNIT == 2.0
 
 
+def test_the_recipe_trains_as_keras_does() -> None:
+    import keras
+
+    task, rng = draw(seed=0), np.random.default_rng(5)
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(16, "silu")])
+    model.add(keras.layers.Dense(1))
+    for layer in model.layers:
+        columns, units = layer.kernel.shape
+        layer.kernel.assign(rng.normal(scale=(2 / columns) ** 0.5, size=(columns, units)))
+    optimizer = keras.optimizers.AdamW(weight_decay=0.1)
+    optimizer.exclude_from_weight_decay(var_names=["bias"])
+    model.compile(optimizer, "mse")
+    mean, std = task.x_train.mean(axis=0), task.x_train.std(axis=0)
+    x, y = (task.x_train - mean) / std, task.y_train
+    y = (y - y.mean()) / y.std()
+    rates = [0.005, 0.01]  # a tenth of 20 steps is 2, then the cosine
+    rates += [0.005 * (1 + np.cos(np.pi * step / 18)) for step in range(1, 19)]
+    for step, rate in enumerate(rates):
+        if step % 5 == 0:  # 300 rows are 5 batches of 64
+            order = rng.permutation(300)
+        rows = order[64 * (step % 5) :][:64]
+        optimizer.learning_rate = rate
+        model.train_on_batch(x[rows], y[rows, None])
+    by_keras = model.predict((task.x_new - mean) / std, verbose=0)[:, 0]
+    found = competition.network(
+        *(task.x_train, task.y_train, task.x_new),
+        **{"units": [16], "decay": 0.1, "epochs": 4, "size": 64, "seed": 5},
+    )
+    found = (found - task.y_train.mean()) / task.y_train.std()
+    np.testing.assert_allclose(found, by_keras, atol=2e-4)  # rounding comes to 3e-5
+
+
 def test_the_baselines_stand_in_their_order_on_average() -> None:
     found = [competition.baselines(secret) for secret in range(3)]
     means = [np.mean([list(errors[name]) for errors in found]) for name in competition.BASELINES]

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from trainwell.from_scratch import AdamW
 
-Array = npt.NDArray[np.float64]
+Array = npt.NDArray[Any]
 Predict = Callable[[Array, Array, Array], Any]
 
 TRAIN_ROWS, NEW_ROWS, COLUMNS = 300, 1_000, 8
@@ -116,36 +116,38 @@ def network(
     """
     rng = np.random.default_rng(seed)
     mean, std = x_train.mean(axis=0), x_train.std(axis=0)
-    x, new = (x_train - mean) / std, (x_new - mean) / std
+    x, new = (((rows - mean) / std).astype(np.float32) for rows in (x_train, x_new))
     middle, unit = y_train.mean(), y_train.std()
-    y = ((y_train - middle) / unit)[:, None]
-    widths = [x.shape[1], *units, 1]
-    kernels = [
-        rng.normal(scale=(2 / before) ** 0.5, size=(before, after))
-        for before, after in pairwise(widths)
-    ]
-    biases = [np.zeros(width) for width in widths[1:]]
-    by_kernel = [AdamW(rate, weight_decay=decay) for _ in kernels]
-    by_bias = [AdamW(rate, weight_decay=0.0) for _ in biases]
+    y = ((y_train - middle) / unit).astype(np.float32)[:, None]
+    kernel_shapes = list(pairwise([x.shape[1], *units, 1]))
+    bias_shapes = [(1, width) for _, width in kernel_shapes]
+    # AdamW takes one step for all kernels and one for all biases: each is a part of a vector.
+    every_kernel, kernels = _parts_of_one(kernel_shapes)
+    every_bias, biases = _parts_of_one(bias_shapes)
+    kernel_gradient, by_kernel = _parts_of_one(kernel_shapes)
+    bias_gradient, by_bias = _parts_of_one(bias_shapes)
+    for kernel in kernels:
+        kernel[:] = rng.normal(scale=(2 / len(kernel)) ** 0.5, size=kernel.shape)
+    for_kernels, for_biases = AdamW(rate, weight_decay=decay), AdamW(rate, weight_decay=0.0)
     steps, step = epochs * -(-len(x) // size), 0
     for _ in range(epochs):
         order = rng.permutation(len(x))
         for start in range(0, len(x), size):
             step += 1
-            now = rate * _warm_cosine(step / steps)
+            for_kernels.learning_rate = for_biases.learning_rate = rate * _warm_cosine(step / steps)
             rows = order[start : start + size]
-            values, slopes = [x[rows]], [np.ones((1, 1))]
+            values, slopes = [x[rows]], []
             for kernel, bias in zip(kernels[:-1], biases[:-1], strict=True):
                 value, slope = _silu(values[-1] @ kernel + bias)
                 values.append(value)
                 slopes.append(slope)
             back = 2 * (values[-1] @ kernels[-1] + biases[-1] - y[rows]) / len(rows)
-            for k in range(len(kernels) - 1, -1, -1):
-                by_weights, by_offsets = values[k].T @ back, back.sum(axis=0)
-                back = back @ kernels[k].T * slopes[k]
-                by_kernel[k].learning_rate = by_bias[k].learning_rate = now
-                kernels[k] = np.asarray(by_kernel[k].step(kernels[k], by_weights))
-                biases[k] = np.asarray(by_bias[k].step(biases[k], by_offsets))
+            for k in reversed(range(len(kernels))):
+                by_kernel[k][:], by_bias[k][:] = values[k].T @ back, back.sum(axis=0)
+                if k > 0:
+                    back = back @ kernels[k].T * slopes[k - 1]
+            every_kernel[:] = for_kernels.step(every_kernel, kernel_gradient)
+            every_bias[:] = for_biases.step(every_bias, bias_gradient)
     for kernel, bias in zip(kernels[:-1], biases[:-1], strict=True):
         new, _ = _silu(new @ kernel + bias)
     return np.asarray((new @ kernels[-1] + biases[-1])[:, 0] * unit + middle)
@@ -255,6 +257,14 @@ def places(errors: dict[str, list[float]]) -> list[tuple[int, str]]:
 
 def _standardised(values: Array) -> Array:
     return np.asarray((values - values.mean()) / values.std())
+
+
+def _parts_of_one(shapes: list[tuple[int, int]]) -> tuple[Array, list[Array]]:
+    """Return a vector of zeros, and the views that cut it into arrays of these shapes."""
+    sizes = [rows * columns for rows, columns in shapes]
+    whole = np.zeros(sum(sizes), dtype=np.float32)
+    parts = np.split(whole, np.cumsum(sizes)[:-1])
+    return whole, [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
 def _silu(values: Array) -> tuple[Array, Array]:
