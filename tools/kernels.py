@@ -26,6 +26,7 @@ from ipykernel.kernelapp import IPKernelApp
 from jupyter_client.provisioning import local_provisioner
 
 from trainwell.experiments import WORKER_ENVIRONMENT
+from trainwell.runtime import keep_kernels
 
 # What nearly every page imports.
 MODULES = ["matplotlib.pyplot", "trainwell.claims", "trainwell.experiments", "trainwell.figures"]
@@ -156,6 +157,7 @@ def main() -> None:
     os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     for module in MODULES:
         importlib.import_module(module)
+    keep_kernels()  # pages set a seed before nearly every training
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for a kernel that has ended
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # who reads our replies will close the pipe
     for line in sys.stdin:

@@ -160,6 +160,7 @@ def graphs_as_written() -> Iterator[None]:
         tf.config.optimizer.set_experimental_options({option: before})
 
 
+@functools.cache  # a second time, or in a copy of the process, there is nothing left to do
 def keep_kernels() -> None:
     """Let TensorFlow keep its kernels, in this process and from now on, when a seed is set.
 
