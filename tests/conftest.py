@@ -8,7 +8,8 @@ import pytest
 from jupyter_client.provisioning import local_provisioner
 from playwright.sync_api import Browser, sync_playwright
 
-NAMES = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
+NAMES = ["chromium-headless-shell", "chromium", "chromium-browser"]
+NAMES += ["google-chrome", "google-chrome-stable"]
 CHROMIUM = next((path for path in map(shutil.which, NAMES) if path), None)
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
 FLAGS += ["--disable-dev-shm-usage"]  # in a container, shared memory may be too small for a page
