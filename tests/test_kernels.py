@@ -6,9 +6,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import kernels
 import psutil
 import pytest
 from new_process import in_a_new_process
+
+from trainwell.datasets.manifest import manifest
+from trainwell.datasets.places import first_good
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere kernels are started")
 TOOLS = Path(__file__).resolve().parent.parent / "tools"
@@ -45,6 +49,14 @@ leads = os.getpgid(0) == os.getpid()
 print(json.dumps([known, os.getcwd(), os.environ["COLOUR"], leads, matplotlib.get_backend()]))
 '''
 
+READ = '''
+import json
+from trainwell.datasets import content
+from trainwell.runtime import keep_kernels
+read = sorted(path.name for path, *_ in content._read)
+print(json.dumps([read, keep_kernels.cache_info().currsize]))
+'''
+
 TRAIN = '''
 import json, os, sys
 import trainwell.training
@@ -77,6 +89,7 @@ print(json.dumps(run(look, {"seed": [0, 1]}, jobs=2, keep=False).to_dict("list")
 '''
 
 said = {"red": ask(ITSELF, "red"), "blue": ask(ITSELF, "blue")}
+said["read"] = ask(READ, "red")
 said |= {"train": ask(TRAIN, "red"), "work": ask(WORK, "red")}
 manager, client = start_new_kernel()
 client.shutdown()
@@ -116,6 +129,11 @@ def test_a_kernel_has_imported_keras_and_is_itself(said: dict[str, Any]) -> None
     inline = "module://matplotlib_inline.backend_inline"
     assert said["red"] == [True, said["there"], "red", True, inline]
     assert said["blue"] == [True, said["there"], "blue", True, inline]
+
+
+def test_the_data_that_many_pages_load_are_there_and_kernels_are_kept(said: dict[str, Any]) -> None:
+    found = [first_good(manifest()[data_set]) for data_set in kernels.READ_ONCE]
+    assert said["read"] == [sorted(name for good in found if good for name in good[0]), 1]
 
 
 def test_it_trains_as_one_that_was_started(said: dict[str, Any]) -> None:

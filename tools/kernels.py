@@ -1,9 +1,10 @@
-"""Kernels that start at once: copies of a process that has imported Keras.
+"""Kernels that start at once: copies of a process that has imported Keras and read the data.
 
 A kernel of its own for each page spends six seconds of processor time on importing TensorFlow, and
 the process that `trainwell.experiments` copies its workers from as much again. Here one process
 imports it, and forks into all of them. It has not computed yet, so TensorFlow's threads, which a
-copy would lack, are not there yet.
+copy would lack, are not there yet. Pages and workers find the data sets that most of them load in
+its memory too, read and checked.
 """
 
 import atexit
@@ -17,6 +18,7 @@ import socket
 import subprocess
 import sys
 import threading
+import warnings
 from multiprocessing import forkserver
 from multiprocessing.connection import arbitrary_address  # type: ignore[attr-defined]
 from typing import IO, Any
@@ -25,12 +27,18 @@ import psutil
 from ipykernel.kernelapp import IPKernelApp
 from jupyter_client.provisioning import local_provisioner
 
+from trainwell.datasets.dataset import DataError
+from trainwell.datasets.manifest import manifest
+from trainwell.datasets.places import first_good
 from trainwell.experiments import WORKER_ENVIRONMENT
 from trainwell.runtime import keep_kernels
 
 # What nearly every page imports.
 MODULES = ["matplotlib.pyplot", "trainwell.claims", "trainwell.experiments", "trainwell.figures"]
 MODULES += ["trainwell.datasets", "trainwell.models", "trainwell.training"]
+
+# What takes a second to read, and many pages load.
+READ_ONCE = ["fashion-mnist", "spotify"]
 
 # NumPy reads this when it is imported, and a worker gets one thread.
 ONE_THREAD = {
@@ -158,6 +166,10 @@ def main() -> None:
     for module in MODULES:
         importlib.import_module(module)
     keep_kernels()  # pages set a seed before nearly every training
+    for data_set in READ_ONCE:
+        # A page that loads it says what is wrong.
+        with contextlib.suppress(DataError), warnings.catch_warnings(action="ignore"):
+            first_good(manifest()[data_set])
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for a kernel that has ended
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # who reads our replies will close the pipe
     for line in sys.stdin:
