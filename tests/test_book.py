@@ -38,8 +38,10 @@ claim("Twos are more than ones.", difference(higher=a, lower=b))
 
 
 @pytest.fixture
-def course(tmp_path: Path) -> Path:
-    """A book of one page, built as this one is."""
+def course(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A book of one page, built as this one is. No page needs data, so that none are read."""
+    monkeypatch.delenv("TRAINWELL_DATA", raising=False)
+    monkeypatch.setenv("TRAINWELL_CACHE", str(tmp_path / "empty"))
     for name in ["tools", "_ext", "_static", "_extra", "src"]:
         shutil.copytree(ROOT / name, tmp_path / name)
     for name in ["_config.yml", "references.bib", "requirements.lock", "pyproject.toml"]:
