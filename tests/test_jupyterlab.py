@@ -9,13 +9,14 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Locator, Page
+from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 from test_labs_build import LABS
 
 from trainwell.labs.build import solution_notebook
@@ -80,8 +81,14 @@ def page(browser: Browser) -> Iterator[Page]:
         page.set_default_timeout(1_000 * SECONDS)
         # On a slow machine JupyterLab asks which kernel to start, and proposes the right one.
         select = page.get_by_role("button", name="Select Kernel", exact=True)
-        page.add_locator_handler(select, lambda button: button.click())
+        # It may ask again at once: `no_wait_after` lets each question be answered.
+        page.add_locator_handler(select, answer, no_wait_after=True)
         yield page
+
+
+def answer(button: Locator) -> None:
+    with suppress(PlaywrightTimeoutError):  # the question went away by itself
+        button.click(timeout=5_000)
 
 
 def code_cells(notebook: Any) -> list[Any]:
