@@ -123,6 +123,18 @@ def run_all(page: Page, address: str, file: Path) -> Any:
     raise AssertionError(f"{file.name} does not come to an end")
 
 
+def test_a_question_that_comes_again_is_answered_again(page: Page) -> None:
+    page.set_content("""
+        <button onclick="document.title = 'run'">Run</button>
+        <div style="position: fixed; inset: 0">
+          <button onclick="if (this.dataset.asked) this.parentNode.remove();
+                           this.dataset.asked = 'once'">Select Kernel</button>
+        </div>
+    """)
+    page.get_by_role("button", name="Run", exact=True).click()
+    assert page.title() == "run"
+
+
 def test_a_click_opens_a_chapter_as_a_notebook(page: Page, address: str) -> None:
     page.goto(f"{address}/lab?reset")
     page.locator(".jp-DirListing-item", has_text="11_4_2_dropout.md").dblclick()
