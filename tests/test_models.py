@@ -250,6 +250,21 @@ def test_regularization_if_needed():
     assert not THIRD_EDITION_DNN.make_optimizer(0.1).weight_decay
 
 
+@pytest.mark.parametrize("optimizer", ["momentum", "adam", "adamw"])
+def test_weight_decay_is_for_kernels(optimizer):
+    """With gradients of zero, what moves is what decays."""
+    recipe = replace(RECIPE_2026, optimizer=optimizer, schedule="constant")
+    model = build(recipe, (4,) * 5, inputs=(3,), learning_rate=0.1, steps=10)
+    assert {v.name for v in model.trainable_variables} == {"kernel", "gamma", "beta", "bias"}
+    for variable in model.trainable_variables:
+        variable.assign(np.ones(variable.shape))
+    model.optimizer.build(model.trainable_variables)
+    model.optimizer.apply([np.zeros(v.shape) for v in model.trainable_variables])
+    for variable in model.trainable_variables:
+        left = 0.99 if variable.name == "kernel" else 1.0  # a rate of 0.1 times a decay of 0.1
+        np.testing.assert_allclose(np.asarray(variable), left, rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

@@ -190,18 +190,24 @@ class Recipe:
         )
 
     def make_optimizer(self, learning_rate: Any) -> keras.optimizers.Optimizer:
-        """Return the optimizer, with a number or a Keras schedule as its learning rate."""
+        """Return the optimizer, with a number or a Keras schedule as its learning rate.
+
+        Weight decay is for kernels: biases and batch norm's scales and shifts are left out.
+        """
         decay = self.strength if self._has("weight decay") else None
         if self.optimizer == "adam":
-            return keras.optimizers.Adam(learning_rate, weight_decay=decay)
-        if self.optimizer == "adamw":
-            return keras.optimizers.AdamW(learning_rate, weight_decay=decay or 0.0)
-        return keras.optimizers.SGD(
-            learning_rate,
-            momentum=0.0 if self.optimizer == "sgd" else MOMENTUM,
-            nesterov=self.optimizer == "nesterov",
-            weight_decay=decay,
-        )
+            optimizer = keras.optimizers.Adam(learning_rate, weight_decay=decay)
+        elif self.optimizer == "adamw":
+            optimizer = keras.optimizers.AdamW(learning_rate, weight_decay=decay or 0.0)
+        else:
+            optimizer = keras.optimizers.SGD(
+                learning_rate,
+                momentum=0.0 if self.optimizer == "sgd" else MOMENTUM,
+                nesterov=self.optimizer == "nesterov",
+                weight_decay=decay,
+            )
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+        return optimizer
 
     def _has(self, kind: IfNeeded) -> bool:
         return self.if_needed == kind and self.strength > 0
