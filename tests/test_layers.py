@@ -57,3 +57,10 @@ def test_a_saved_model_loads_and_is_on(kind, plain, tmp_path):
 def test_a_bad_rate(kind, plain, rate):
     with pytest.raises(ValueError, match=f"rate must be at least 0 and less than 1, got {rate}"):
         kind(rate)
+
+
+@kinds
+@pytest.mark.parametrize("rate", ["0.2", None])
+def test_a_rate_that_is_no_number(kind, plain, rate):
+    with pytest.raises(ValueError, match=f"rate must be a number, got {rate!r}"):
+        kind(rate)

@@ -1,5 +1,6 @@
 """`mc_predict` against its oracle, the stacked loop; scores against numbers worked out by hand."""
 
+import math
 import threading
 
 import keras
@@ -295,6 +296,12 @@ def test_half_precision_is_summed_in_single():
     assert_same(result, stacked(model, X).astype(np.float32))
 
 
+def broken(number):
+    model = model_of(layers.Flatten(), layers.Dropout(0.1), layers.Dense(2))
+    model.layers[-1].bias.assign([0.0, number])
+    return model
+
+
 @pytest.mark.parametrize("shown", ["0", "1"])
 def test_a_bar_only_where_progress_is_shown(shown, monkeypatch, capsys):
     monkeypatch.setenv("TRAINWELL_PROGRESS", shown)
@@ -313,6 +320,7 @@ def test_a_bar_only_where_progress_is_shown(shown, monkeypatch, capsys):
         ({"seed": -1}, "seed must be a whole number, at least 0, got -1"),
         ({"x": X[:0]}, r"x must have at least one row, got the shape \(0, 8, 3\)"),
         ({"x": 1.0}, r"x must have at least one row, got the shape \(\)"),
+        ({"model": broken(math.nan)}, "outputs must be finite, got nan: look for nan and inf"),
         ({"x": X[0]}, r"x must have the model's shape \(n, 8, 3\), got \(8, 3\)"),
         ({"x": X[:, :4]}, r"x must have the model's shape \(n, 8, 3\), got \(50, 4, 3\)"),
         ({"model": model_of(layers.Dense(2))}, "model 'sequential.*' has no dropout layer"),

@@ -12,12 +12,13 @@ def check_whole(name: str, value: Any, least: int) -> None:
 
 
 def check_number(name: str, value: Any) -> None:
-    """Raise a ValueError that names the argument, unless it is a number."""
-    if not isinstance(value, Real):
+    """Raise a ValueError that names the argument, unless it is a number, which no bool is."""
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise ValueError(f"{name} must be a number, got {value!r}.")
 
 
 def check_positive(name: str, value: Any) -> None:
     """Raise a ValueError that names the argument, unless it is a finite number above 0."""
-    if not isinstance(value, Real) or not 0 < float(value) < math.inf:
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    if not number or not 0 < float(value) < math.inf:
         raise ValueError(f"{name} must be a finite number above 0, got {value!r}.")

@@ -8,6 +8,8 @@ from typing import Any
 
 import keras
 
+from trainwell._checks import check_number
+
 
 @keras.saving.register_keras_serializable(package="trainwell")
 class MCDropout(keras.layers.Dropout):  # type: ignore[misc]
@@ -51,5 +53,6 @@ class MCAlphaDropout(keras.layers.AlphaDropout):  # type: ignore[misc]
 
 
 def _check_rate(rate: float) -> None:
+    check_number("rate", rate)
     if not 0 <= rate < 1:
         raise ValueError(f"rate must be at least 0 and less than 1, got {rate}.")

@@ -88,10 +88,10 @@ def mc_predict(
 
     Raises:
         ValueError: If `passes`, `batch_size` or `seed` is no whole number, or one too small, `x`
-            empty or not of the model's shape, or the outputs no probabilities where `information`
-            needs them; if the model is not built, is a subclass that tells no inputs, has several
-            inputs or outputs, or no dropout layer with a rate of more than 0. A recurrent layer's
-            own `dropout` is no layer.
+            empty or not of the model's shape, an output nan or infinite, or the outputs no
+            probabilities where `information` needs them; if the model is not built, is a subclass
+            that tells no inputs, has several inputs or outputs, or no dropout layer with a rate of
+            more than 0. A recurrent layer's own `dropout` is no layer.
     """
     x = np.asarray(x)
     check_whole("passes", passes, 1)
@@ -120,6 +120,7 @@ def mc_predict(
         batches = threads.map(predict_batch, range(len(starts)))
         for result in tqdm(batches, total=len(starts), unit="batch", disable=not show_progress()):
             results.append(result)
+            _check_finite(result[0])
             if information:
                 _check_rows("information=True needs class probabilities", result[0])
     return MCPrediction(*(np.concatenate(part) for part in zip(*results, strict=True)))
@@ -384,6 +385,15 @@ def _checked(probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[Array
             f"{labels.min()} to {labels.max()}."
         )
     return p, labels
+
+
+def _check_finite(outputs: Array) -> None:
+    odd = outputs[~np.isfinite(outputs)]
+    if odd.size:
+        raise ValueError(
+            f"the model's outputs must be finite, got {odd[0]}: look for nan and infinite numbers "
+            "in x and in the model's weights."
+        )
 
 
 def _check_rows(demand: str, rows: Array) -> None:
