@@ -13,7 +13,7 @@ for candidate in ${PYTHON:-python3 python3.13 python3.12 python3.11 python}; do
   fi
 done
 if [ -z "${python:-}" ]; then
-  echo "setup: needs Python 3.11, 3.12 or 3.13; found: $(python3 --version 2>&1 || true)." >&2
+  echo "setup: needs Python 3.11, 3.12 or 3.13; found: $("${PYTHON:-python3}" --version 2>&1 || true)." >&2
   echo "Install one of them, or name it: make book PYTHON=/path/to/python3.12" >&2
   exit 1
 fi
@@ -62,6 +62,14 @@ else
     awk '/^uv==/ {inside = 1} inside {print} inside && !/\\$/ {exit}' "$lock" >"$pin"
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r "$pin"
   fi
+fi
+# uv doesn't read pip's settings: a reader whose packages come from another index told pip of it.
+if [ -z "${UV_DEFAULT_INDEX:-}${UV_INDEX_URL:-}" ]; then
+  index=${PIP_INDEX_URL:-}
+  for with_pip in .venv/bin/python "$python"; do
+    index=${index:-$("$with_pip" -m pip config get global.index-url 2>/dev/null || true)}
+  done
+  [ -z "$index" ] || export UV_DEFAULT_INDEX="$index"
 fi
 "$uv" pip sync --quiet --require-hashes "$lock"
 "$uv" pip install --quiet --no-deps --no-build-isolation --editable .
