@@ -39,6 +39,10 @@ BAD_TABLES = {
         lambda t: t.replace("540.0,0.0,0.0,162.0,2.5,1055.0", "540.0,0.0,0.0,162.0,2.5,much"),
         r"'CoarseAggregate' must hold numbers, got 'much' in row 2\.",
     ),
+    "text below a missing value": (
+        lambda t: t.replace("540.0", "", 1).replace("2.5,1055.0", "2.5,much", 1),
+        r"must hold numbers, got 'much' in row 2\.",
+    ),
     "infinity": (
         lambda t: t.replace("540.0", "inf", 1),
         r"must hold numbers, got 'inf' in row 1\.",

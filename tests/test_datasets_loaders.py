@@ -142,6 +142,19 @@ def test_sizes_that_cannot_be_had_are_errors_even_on_the_subset(sizes, message):
         load_fashion_mnist(**sizes)
 
 
+@pytest.mark.parametrize("load", [load_concrete, load_fashion_mnist, load_red_wine, load_spotify])
+@pytest.mark.parametrize("seed", [-1, 0.5, "0"])
+def test_a_seed_is_a_whole_number(load, seed):
+    with pytest.raises(ValueError, match=f"seed must be a whole number, at least 0, got {seed!r}"):
+        load(seed=seed)
+
+
+@pytest.mark.parametrize("load", [load_concrete, load_red_wine, load_spotify])
+def test_a_table_is_never_split_without_a_seed(load):
+    with pytest.raises(ValueError, match="seed must be a whole number, at least 0, got None"):
+        load(seed=None)
+
+
 @pytest.mark.usefixtures("_no_system_images")
 def test_the_embedded_subset_stands_in_with_a_warning():
     with pytest.warns(StandInWarning, match=r"subset of 6,000 \+ 1,000 .*TRAINWELL_OFFLINE"):

@@ -74,9 +74,10 @@ def _read_table(entry: Entry, name: str, path: Path) -> pd.DataFrame:
     missing = [column for column in columns if column not in table]
     if missing:
         raise DataError(f"{path} lacks the columns {missing}; it has {list(table.columns)}.")
-    table = table[columns].dropna().reset_index(drop=True)
-    for column in entry.numbers:
+    table = table[columns].dropna()
+    for column in entry.numbers:  # first, while the index still says the row of the file
         table[column] = _as_numbers(path, table[column])
+    table = table.reset_index(drop=True)
     if len(table) != entry.rows:
         raise DataError(f"{path} has {len(table):,} complete rows, expected {entry.rows:,}.")
     _check_hash(path, table_fingerprint(table), entry.files[name])

@@ -49,10 +49,13 @@ def load_fashion_mnist(
         and the training part to what is there, with a `StandInWarning`.
 
     Raises:
-        ValueError: If `validation_size` or `train_size` can't be had from 60,000 images.
+        ValueError: If `validation_size` or `train_size` can't be had from 60,000 images, or `seed`
+            is neither None nor a whole number, 0 or more.
         DataError: If the files in `TRAINWELL_DATA` are wrong, or the cache can't be written.
     """
     _check_sizes(train_size, validation_size)
+    if seed is not None:
+        check_whole("seed", seed, 0)
     entry = manifest()["fashion-mnist"]
     found = find(entry)
     stand_in = found is None

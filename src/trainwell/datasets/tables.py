@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trainwell._checks import check_whole
 from trainwell.datasets.dataset import Dataset, StandInWarning
 from trainwell.datasets.manifest import manifest
 from trainwell.datasets.places import embedded, find, spotify_moments, why_not
@@ -36,6 +37,7 @@ def load_spotify(*, seed: int = 0) -> Dataset:
         real songs can't be had, simulated ones stand in, with a `StandInWarning`.
 
     Raises:
+        ValueError: If `seed` is no whole number, 0 or more.
         DataError: If the file in `TRAINWELL_DATA` is wrong, the cache can't be written, or a file
             that comes with trainwell is gone.
     """
@@ -43,6 +45,7 @@ def load_spotify(*, seed: int = 0) -> Dataset:
     from sklearn.model_selection import GroupShuffleSplit
     from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
+    check_whole("seed", seed, 0)
     songs, source, stand_in = _songs()
     features = list(manifest()["spotify"].numbers)
     features.remove("track_popularity")
@@ -100,6 +103,7 @@ def load_concrete(*, seed: int = 0, standardize: bool = True) -> Dataset:
         scaled; no test part.
 
     Raises:
+        ValueError: If `seed` is no whole number, 0 or more.
         DataError: If the file in `TRAINWELL_DATA` is wrong.
     """
     return _load_table("concrete", "CompressiveStrength", seed, standardize)
@@ -121,6 +125,7 @@ def load_red_wine(*, seed: int = 0, standardize: bool = True, copies: bool = Tru
         (excellent); no test part.
 
     Raises:
+        ValueError: If `seed` is no whole number, 0 or more.
         DataError: If the file in `TRAINWELL_DATA` is wrong.
     """
     return _load_table("red-wine", "quality", seed, standardize, copies)
@@ -129,6 +134,7 @@ def load_red_wine(*, seed: int = 0, standardize: bool = True, copies: bool = Tru
 def _load_table(
     name: str, target: str, seed: int, standardize: bool, copies: bool = True
 ) -> Dataset:
+    check_whole("seed", seed, 0)
     entry = manifest()[name]
     files, place = embedded(entry)
     (table,) = files.values()
