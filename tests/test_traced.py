@@ -47,6 +47,8 @@ def compiled(seed=0, *, optimizer=None, change=None, compile=None, **options):
     model = network(**options)
     model.compile(
         optimizer() if optimizer else keras.optimizers.AdamW(0.01, weight_decay=0.1),
+        # Else Keras compiles with XLA on a GPU, where `fit` traces nothing.
+        jit_compile=False,
         **{"loss": "sparse_categorical_crossentropy", "metrics": ["accuracy"], **(compile or {})},
     )
     if change:

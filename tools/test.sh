@@ -3,6 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PATH="$PWD/.venv/bin:$PATH"
+export TF_FORCE_GPU_ALLOW_GROWTH=true # the processes below share a GPU
 
 missing=()
 # The shell is a Chromium that can do without windows alone: it does so in two thirds of the time.
