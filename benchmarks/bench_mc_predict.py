@@ -132,6 +132,7 @@ def compare(rounds: int, passes: int) -> None:
         ratio = spread([a / b for a, b in zip(loop, fast, strict=True)])
         name = field.replace("_", " ")
         print(f"{name:18} loop {spread(loop)}, mc_predict {spread(fast)}, ratio {ratio}")
+    print("aim                a ratio of 2 or more of the seconds, 20 or more of the megabytes")
     operations = 2 * passes * IMAGES * sum(a * b for a, b in itertools.pairwise(SIZES))
     print(
         f"arithmetic         {operations / max(rates):.2f} seconds: {operations / 1e9:.0f} GFLOP "

@@ -45,6 +45,12 @@ arms = st.integers(3, 8).flatmap(
 few_examples = settings(max_examples=60, deadline=None, derandomize=True)
 
 
+def made_from_one_another(a, b):
+    moved = np.ptp(a - b) <= 1e-6 * max(a.abs().max(), b.abs().max())
+    scaled = [arm / (arm.abs().max() or 1.0) for arm in (a, b)]
+    return moved or np.allclose(*scaled, rtol=0, atol=1e-6)
+
+
 @pytest.fixture(autouse=True)
 def _full_profile(monkeypatch):
     monkeypatch.delenv("TRAINWELL_PROFILE", raising=False)
@@ -145,7 +151,7 @@ def test_sides_are_paired_by_seed_not_by_place():
 @few_examples
 def test_a_difference_and_its_opposite_never_both_hold(both, at_least):
     a, b = map(pd.Series, both)
-    assume(np.ptp(a - b) > 1e-6 * max(a.abs().max(), b.abs().max()))
+    assume(not made_from_one_another(a, b))
     forward = status(difference(higher=a, lower=b, at_least=at_least))
     backward = status(difference(higher=b, lower=a, at_least=at_least))
     assert "failed" in {forward, backward}
@@ -155,7 +161,7 @@ def test_a_difference_and_its_opposite_never_both_hold(both, at_least):
 @few_examples
 def test_the_order_of_the_seeds_does_not_matter(both, random, margin):
     a, b = map(pd.Series, both)
-    assume(np.ptp(a - b) > 1e-6 * max(a.abs().max(), b.abs().max()))
+    assume(not made_from_one_another(a, b))
     assume(margin < max(a.max(), b.max()))
     mixed = list(a.index)
     random.shuffle(mixed)
@@ -300,6 +306,37 @@ def test_a_side_that_is_the_other_moved_by_a_number(moved, capsys):
     made[4] += 1e-6
     lower, higher = sorted([HIGH, made], key=sum)
     assert status(difference(higher=higher, lower=lower)) == "held"
+
+
+@pytest.mark.parametrize("factor", [1.1, 0.3])
+def test_a_side_that_is_the_other_times_a_number(factor, capsys):
+    made = HIGH * factor
+    lower, higher = sorted([HIGH, made], key=sum)
+    evidence = difference(higher=higher, lower=lower)
+    with pytest.raises(ClaimError, match=r"have the ratio \d\.\d+ for every seed.*Run both"):
+        claim("One is higher.", evidence)
+    claim("Not judged.", evidence, data=Songs(stand_in=True))
+    # Counts may well have one ratio, and a side of zeros is a line that the other is above.
+    assert status(difference(higher=series(4, 8, 6), lower=series(2, 4, 3))) == "held"
+    assert status(difference(higher=HIGH, lower=HIGH * 0)) == "held"
+    made[4] += 1e-6
+    lower, higher = sorted([HIGH, made], key=sum)
+    assert status(difference(higher=higher, lower=lower)) == "held"
+
+
+def test_sides_that_are_equal_to_the_last_digit_are_equivalent():
+    assert status(equivalence(HIGH, HIGH.copy(), margin=0.1)) == "held"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected", "tolerance"),
+    [([1.0, 2.0], [5.0, 9.0], 1e9), (1.0, -2.0, 2), (np.uint8([0, 5]), np.uint8([1, 0]), 5)],
+)
+def test_a_tolerance_that_zeros_would_pass(value, expected, tolerance):
+    with pytest.raises(ClaimError, match=r"tolerance .* is as large .* largest is \d.*small"):
+        fact(value, expected, tolerance=tolerance)
+    nothing = np.zeros_like(expected)
+    assert status(fact(nothing, nothing.copy(), tolerance=tolerance)) == "held"
 
 
 def test_a_margin_that_no_side_can_leave():

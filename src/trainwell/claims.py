@@ -117,7 +117,8 @@ def fact(value: npt.ArrayLike, expected: npt.ArrayLike, *, tolerance: float = 0.
 
     Raises:
         ClaimError: If the shapes differ, something is empty, not a number or not finite, both
-            are the same array, booleans get a tolerance, or `tolerance` is negative.
+            are the same array, booleans get a tolerance, or `tolerance` is negative or as large as
+            every number expected (where all of these are 0, any may be right).
     """
     left, right = np.asarray(value), np.asarray(expected)
     for name, array in [("value", left), ("expected", right)]:
@@ -134,6 +135,12 @@ def fact(value: npt.ArrayLike, expected: npt.ArrayLike, *, tolerance: float = 0.
     _check_limit("tolerance", tolerance, tolerance >= 0, "0 or more")
     if tolerance and left.dtype.kind == right.dtype.kind == "b":
         raise ClaimError(f"booleans are equal or not: leave out tolerance, got {tolerance}.")
+    size = np.abs(right.astype(np.float64)).max()
+    if 0 < size <= tolerance:
+        raise ClaimError(
+            f"tolerance {tolerance:g} is as large as every number expected, the largest is "
+            f"{size:g}: zeros would pass. Choose one that is small beside the numbers."
+        )
     parameters = {"tolerance": float(tolerance)}
     if left.ndim == 0:
         return Evidence("fact", {"value": left.item(), "expected": right.item()}, parameters)
@@ -158,8 +165,8 @@ def claim(sentence: str, evidence: Evidence, *, data: Data | None = None) -> Non
 
     Raises:
         ClaimError: If the sentence is empty, or the claim can't fail on this evidence: its
-            opposite would hold too; one side of a difference is the other moved by one number;
-            or the margin of an equivalence is larger than every number of its sides.
+            opposite would hold too; one side of a difference is the other moved or multiplied by
+            one number; or the margin of an equivalence is larger than every number of its sides.
         ClaimFailed: If the claim is judged and does not hold.
     """
     record = make_record(sentence, evidence, data)
@@ -374,21 +381,29 @@ def _check_arms(evidence: Evidence) -> None:
     """Refuse two sides that can't decide a claim, whatever the runs were.
 
     Raises:
-        ClaimError: If the sides differ by the same number for every seed, or no number that a
-            side has is as large as the margin.
+        ClaimError: If the sides of a difference differ by the same number or the same factor for
+            every seed, or no number that a side has is as large as the margin.
     """
     if evidence.kind == "fact":
         return
     numbers = np.array([values for arm, values in evidence.measured.items() if arm != "seed"])
     gaps = _differences(evidence.measured)
-    # Counts, such as the epochs to a goal, may well differ by the same whole number.
+    # Counts, such as the epochs to a goal, may well differ by the same whole number. The sides of
+    # an equivalence may even be equal: what is said to change nothing may do so to the last digit.
     counts = (numbers == np.round(numbers)).all()
-    same = np.ptp(gaps) <= ROUNDING * np.abs(numbers).max()
-    if evidence.kind == "difference" and gaps.any() and same and not counts:
-        raise ClaimError(
-            f"the sides differ by {gaps[0]:g} for every seed, to the last digit: one was made from "
-            "the other, not measured. Run both, or state what always holds with fact()."
-        )
+    if evidence.kind == "difference" and gaps.any() and not counts:
+        sizes = np.abs(numbers).max(axis=1, keepdims=True)
+        made = ""
+        if np.ptp(gaps) <= ROUNDING * sizes.max():
+            made = f"differ by {gaps[0]:g}"
+        # A side of zeros is a line that the other is compared with.
+        elif sizes.all() and np.ptp(numbers / sizes, axis=0).max() <= ROUNDING:
+            made = f"have the ratio {sizes[0, 0] / sizes[1, 0]:g}"
+        if made:
+            raise ClaimError(
+                f"the sides {made} for every seed, to the last digit: one was made from the "
+                "other, not measured. Run both, or state what always holds with fact()."
+            )
     # Where numbers may be negative, as logarithms and gaps are, zero is a value like any other.
     margin = evidence.parameters.get("margin", 0.0)
     if (numbers >= 0).all() and margin > numbers.max():
