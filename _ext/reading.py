@@ -8,6 +8,7 @@
 
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
 
@@ -33,11 +34,43 @@ NO_TEXT = (
     nodes.math_block,
     nodes.raw,
 )
-# What a term is called as well.
-OTHER_NAMES = {"batch norm": "batch normalization"}
+# What the chapters call a term as well; each name always means the term.
+OTHER_NAMES = {
+    "1cycle": "1cycle scheduling",
+    "adaptive method": "adaptive learning rate",
+    "adaptive optimizer": "adaptive learning rate",
+    "adaptive step": "adaptive learning rate",
+    "batch norm": "batch normalization",
+    "choose a strength": "regularization strength",
+    "functional": "functional api",
+    "generalisation gap": "generalization gap",
+    "glorot": "glorot initialization",
+    "initial weight": "weight initialization",
+    "initializer": "weight initialization",
+    "l1": "l1 regularization",
+    "l1 norm": "norm",
+    "l2": "l2 regularization",
+    "l2 norm": "norm",
+    "lecun": "lecun initialization",
+    "loss": "loss function",
+    "max-norm": "max-norm regularization",
+    "min-max": "min-max scaling",
+    "nesterov": "nesterov accelerated gradient",
+    "piecewise": "piecewise constant scheduling",
+    "saddle": "saddle point",
+    "self-normalizing": "self-normalization",
+    "sequential": "sequential api",
+    "sgd": "stochastic gradient descent",
+    "sparse network": "sparse model",
+    "standardise": "standardization",
+    "standardised": "standardization",
+    "standardising": "standardization",
+    "strength of the decay": "regularization strength",
+}
 # Words that hold a term, and are none.
-NO_TERMS = ["feature map", "step by step", "eight steps"]
-NO_TERMS += ["step that bought", "every step is compared"]  # steps of a walk, not of training
+NO_TERMS = ["feature map", "layer norm", "promise about patience", "step by step", "eight steps"]
+# Steps of a walk, not of training.
+NO_TERMS += ["line a step", "step that bought", "every step is compared"]
 RUNS_IN = re.compile(r"The page runs in about [^.]+ on two cores\.")
 HANGUL = "[\u1100-\u11ff\u3130-\u318f\uac00-\ud7a3]"
 # A run of words: "완전 연결 층".
@@ -63,11 +96,7 @@ class GlossaryLinks(SphinxPostTransform):
         places = {name.lower(): place for name, place in terms.items()}
         if not places:
             return
-        # The longest first: "learning rate schedule" is no "learning rate".
-        names = [*places, *OTHER_NAMES, *NO_TERMS]
-        longest = "|".join(sorted(map(re.escape, names), key=len, reverse=True))
-        words = longest.replace(r"\ ", r"\s+")  # a line may break between them
-        pattern = re.compile(rf"(?<![\w-])({words})(?:e?s)?(?![\w-])", re.IGNORECASE)
+        pattern = pattern_of(places)
         for text in list(self.document.findall(nodes.Text)):
             if is_running_text(text):
                 text.parent.replace(text, self.linked(page, text, pattern, places))
@@ -83,8 +112,7 @@ class GlossaryLinks(SphinxPostTransform):
         parts: list[nodes.Node] = []
         end = 0
         for match in pattern.finditer(text):
-            name = " ".join(match[1].lower().split())
-            place = places.pop(OTHER_NAMES.get(name, name), None)
+            place = places.pop(term_of(match), None)
             if place is None:  # linked already, or no term
                 continue
             uri = f"{self.app.builder.get_relative_uri(page, place[0])}#{place[1]}"
@@ -92,6 +120,21 @@ class GlossaryLinks(SphinxPostTransform):
             parts.append(nodes.reference("", match[0], refuri=uri, classes=["tw-term"]))
             end = match.end()
         return [*parts, nodes.Text(text[end:])]
+
+
+def pattern_of(terms: Iterable[str]) -> re.Pattern[str]:
+    """Return what finds these terms in a text, their other names, and what is no term."""
+    # The longest first: "learning rate schedule" is no "learning rate".
+    names = [*terms, *OTHER_NAMES, *NO_TERMS]
+    longest = "|".join(sorted(map(re.escape, names), key=len, reverse=True))
+    words = longest.replace(r"\ ", r"\s+")  # a line may break between them
+    return re.compile(rf"(?<![\w-])({words})(?:e?s)?(?![\w-])", re.IGNORECASE)
+
+
+def term_of(match: re.Match[str]) -> str:
+    """Return the term that a match of `pattern_of` means."""
+    name = " ".join(match[1].lower().split())
+    return OTHER_NAMES.get(name, name)
 
 
 def is_running_text(node: nodes.Node) -> bool:

@@ -71,6 +71,7 @@ def test_a_page_is_executed_once_and_then_comes_from_the_cache(course: Path) -> 
     assert (record["page"], record["title"], record["status"]) == ("page", "A page", "held")
     circumstances = json.loads((course / "_build/runs.json").read_text())["build"]
     assert circumstances["Computed on"] == "CPU"
+    assert circumstances["Processor"] == book.processor_model()
 
     assert (course / "count.txt").read_text() == "."
     before = (course / "_build/html/page.html").stat().st_mtime_ns
@@ -82,6 +83,20 @@ def test_a_page_is_executed_once_and_then_comes_from_the_cache(course: Path) -> 
     (course / "page.md").write_text(PAGE.replace("6 * 7", "6 * 8") + CLAIM)
     assert "[1/1] page  executed in" in build(course).stdout
     assert "48" in (course / "_build/html/page.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "told"),
+    [
+        ("model name\t: Ours 9\nflags\t\t: fpu avx512f avx2\n", "Ours 9 with AVX-512"),
+        ("model name\t: Ours 9\nflags\t\t: fpu avx2\n", "Ours 9 without AVX-512"),
+        ("model name\t: An ARM\nFeatures\t: fp\n", "An ARM"),
+        ("", book.platform.processor() or "unknown"),
+    ],
+)
+def test_the_processor_is_told(tmp_path: Path, cpuinfo: str, told: str) -> None:
+    (tmp_path / "cpuinfo").write_text(cpuinfo)
+    assert book.processor_model(tmp_path / "cpuinfo") == told
 
 
 def test_a_cell_that_raises_stops_the_build(course: Path) -> None:

@@ -1,4 +1,4 @@
-"""What readers and students click: in a real JupyterLab a chapter opens, and a lab runs."""
+"""What readers and students click: in a real JupyterLab a chapter opens and runs, so do labs."""
 
 import os
 import shutil
@@ -49,8 +49,9 @@ def address(folder: Path) -> Iterator[str]:
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"]
     command += [f"--port={port}", "--ServerApp.port_retries=0", f"--notebook-dir={folder}"]
-    command += ["--IdentityProvider.token="]
+    command += ["--IdentityProvider.token=", "--expose-app-in-browser"]
     own = {f"JUPYTER_{kind}_DIR": str(folder / ".jupyter" / kind) for kind in ("CONFIG", "RUNTIME")}
+    own["TRAINWELL_PROFILE"] = "quick"
     log = (folder / "jupyterlab.log").open("w")
     server = subprocess.Popen(command, env={**os.environ, **own}, stdout=log, stderr=log)
     address = f"http://127.0.0.1:{port}"
@@ -135,11 +136,43 @@ def test_a_question_that_comes_again_is_answered_again(page: Page) -> None:
     assert page.title() == "run"
 
 
-def test_a_click_opens_a_chapter_as_a_notebook(page: Page, address: str) -> None:
+# JupyterLab draws the cells in sight alone, and a page of Markdown is saved without outputs.
+CODE_CELLS = """() => jupyterapp.shell.currentWidget.content.model.sharedModel.cells
+    .map(cell => cell.toJSON()).filter(cell => cell.cell_type === 'code')"""
+SELECT_CODE_CELL = """number => {
+    const notebook = jupyterapp.shell.currentWidget.content;
+    const code = notebook.widgets.filter(cell => cell.model.type === 'code');
+    notebook.activeCellIndex = notebook.widgets.indexOf(code[number]);
+}"""
+
+
+def run_first_cells(page: Page, count: int) -> Any:
+    """Run the first code cells of the open notebook, and return a notebook of them."""
+    page.locator(IDLE).wait_for()
+    page.evaluate(SELECT_CODE_CELL, count)
+    deadline = time.monotonic() + SECONDS
+    notebook = None
+    while time.monotonic() < deadline:
+        # As in `run_all`, a click may be lost.
+        if notebook is None or not any(cell.execution_count for cell in notebook.cells):
+            page.get_by_role("menuitem", name="Run", exact=True).click()
+            page.get_by_role("menuitem", name="Run All Above Selected Cell").click()
+        page.wait_for_timeout(2_000)
+        page.locator(IDLE).wait_for()
+        notebook = nbformat.from_dict({"cells": page.evaluate(CODE_CELLS)[:count]})
+        if errors(notebook) or all(cell.execution_count for cell in notebook.cells):
+            return notebook
+    raise AssertionError(f"the first {count} cells do not come to an end")
+
+
+def test_a_click_opens_a_chapter_as_a_notebook_that_runs(page: Page, address: str) -> None:
     page.goto(f"{address}/lab?reset")
     page.locator(".jp-DirListing-item", has_text="11_4_2_dropout.md").dblclick()
     page.locator(".jp-Notebook h1", has_text="Dropout").wait_for()
     page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
+    notebook = run_first_cells(page, 3)
+    assert errors(notebook) == []
+    assert "display_data" in [output.output_type for output in notebook.cells[-1].outputs]
 
 
 def test_a_students_lab_stops_at_the_first_blank_with_its_message(

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import book as book_tool
+import prose
 import pytest
 from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace
@@ -106,6 +107,43 @@ def test_a_term_inside_other_words_gets_no_link_of_its_own(book):
     page = build(book, "Tell a step that bought something. Every step is compared. A step fails.")
     assert links(page) == [("term-step", "step")]
     assert "A <a" in page
+    page = build(book, "Layer norm, a promise about patience, and a log of a line a step.")
+    assert links(page) == []
+
+
+@pytest.fixture
+def reading(monkeypatch):
+    monkeypatch.syspath_prepend(EXTENSIONS)
+    import reading
+
+    return reading
+
+
+def running_texts(path):
+    """Yield the texts of a page's source in which terms are linked: no headings, no links."""
+    block = ""  # what the text stands in
+    for _, token in prose.blocks(path.read_text()):
+        links = 0
+        for child in token.children or []:
+            links += {"link_open": 1, "link_close": -1}.get(child.type, 0)
+            if child.type == "text" and not links and block != "heading_open":
+                yield child.content
+        block = token.type
+
+
+def test_every_term_is_linked_from_a_chapter(reading):
+    entries = (book_tool.ROOT / "glossary.md").read_text().split(":::")[1].splitlines()
+    terms = {line.lower() for line in entries if line.isascii() and line[:1].isalnum()}
+    assert len(terms) > 90
+    assert terms >= set(reading.OTHER_NAMES.values())
+    pattern = reading.pattern_of(terms)
+    linked = {
+        reading.term_of(match)
+        for path in (book_tool.ROOT / "chapters").glob("*.md")
+        for text in running_texts(path)
+        for match in pattern.finditer(text)
+    }
+    assert terms - linked == set()
 
 
 def test_headings_links_code_and_captions_get_no_link(book):
@@ -165,10 +203,7 @@ def test_what_was_not_measured_is_told_as_it_is_typed(book):
     assert "one page at a time." in build(book, TYPED)
 
 
-def test_every_chapter_says_it_so_that_the_measured_time_is_told(monkeypatch):
-    monkeypatch.syspath_prepend(EXTENSIONS)
-    import reading
-
+def test_every_chapter_says_it_so_that_the_measured_time_is_told(reading):
     for path in (book_tool.ROOT / "chapters").glob("*.md"):
         assert len(reading.RUNS_IN.findall(path.read_text())) == 1, path
 

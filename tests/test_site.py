@@ -143,6 +143,28 @@ def test_search_finds_dropout(visit: Visit) -> None:
     assert any("11_4_2_dropout" in (a.get_attribute("href") or "") for a in results.all())
 
 
+@pytest.mark.parametrize("width", [WIDE, PHONE])
+def test_one_search_field_or_button_is_in_sight(browser: Browser, address: str, width: int) -> None:
+    with closing(Visit(browser, address, width=width)) as visit:
+        # The last page: the list of pages beside it is scrolled to its end.
+        page = visit.open("references")
+        (search,) = [b for b in page.locator(".search-button__button").all() if b.is_visible()]
+        search.click(trial=True)
+        assert search.evaluate("button => button.getBoundingClientRect().top") >= 0
+        search.click()
+        page.keyboard.type("dropout")
+        page.keyboard.press("Enter")
+        page.locator("ul.search li a").first.wait_for()
+
+
+def test_a_citation_is_found_by_its_label_among_the_references(visit: Visit) -> None:
+    page = visit.open("chapters/11_4_2_dropout")
+    cited = page.locator("a[href*='references.html#id']", has_text=re.compile(r", \d{4}$")).first
+    label, place = cited.inner_text(), (cited.get_attribute("href") or "").split("#")[1]
+    entry = visit.open("references").locator(f"[id='{place}'] > .label")
+    assert entry.inner_text() == f"[{label}]"
+
+
 def test_every_figure_has_an_alt_text(opened: Opened) -> None:
     name, page, _ = opened
     assert page.evaluate(WORDLESS) == []
@@ -171,9 +193,13 @@ def test_nothing_overflows_on_a_phone(opened: Opened) -> None:
     [
         ("cheat_sheet", ".tw-sheet table"),
         ("chapters/11_5_guidelines", "#what-do-i-do-when table"),
+        ("chapters/errata", "#erratum-75"),
+        ("how_it_was_run", ".tw-runs"),
     ],
 )
-def test_a_row_is_a_card_on_a_phone(browser: Browser, address: str, name: str, tables: str) -> None:
+def test_a_wide_table_fits_on_a_phone(
+    browser: Browser, address: str, name: str, tables: str
+) -> None:
     """A wide table scrolls, and who is in a hurry does not see that there is a third column."""
     with closing(Visit(browser, address, width=PHONE)) as visit:
         found = visit.open(name).locator(tables)

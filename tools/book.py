@@ -316,6 +316,19 @@ def device() -> str:
         return runtime.device()
 
 
+def processor_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """Return the processor's model and whether it has AVX-512, if one can tell.
+
+    With AVX-512 sums are added up in another order, so that numbers differ.
+    """
+    text = cpuinfo.read_text() if cpuinfo.exists() else ""  # on Linux alone
+    fields = dict(re.findall(r"^(model name|flags)\s*: (.+)$", text, re.MULTILINE))
+    model: str = fields.get("model name", platform.processor() or "unknown")
+    if "flags" not in fields:
+        return model
+    return f"{model} {'with' if 'avx512f' in fields['flags'].split() else 'without'} AVX-512"
+
+
 def circumstances(claims: list[dict[str, Any]], device: str) -> dict[str, str]:
     """Return what the book was built with, in words: profile, machine, versions and data."""
     memory = psutil.virtual_memory().total / 2**30
@@ -324,6 +337,7 @@ def circumstances(claims: list[dict[str, Any]], device: str) -> dict[str, str]:
         "Profile": runtime.profile(),
         "Machine": f"{platform.system()} on {platform.machine()}, {runtime.cores()} cores, "
         f"{memory:.0f} GiB of memory",
+        "Processor": processor_model(),
         "Computed on": device,
         "Pages at once": str(PAGES_AT_ONCE),
         "Versions": ", ".join([f"Python {platform.python_version()}", *versions]),

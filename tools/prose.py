@@ -20,8 +20,10 @@ from pybtex.database import parse_file
 
 ROOT = Path(__file__).resolve().parent.parent
 # A decimal (0.5, .5), with a unit or not (0.5s), but no part of a longer number (11.4.2) or of a
-# word that letters begin (v0.5).
-DECIMAL = re.compile(r"(?<![\w.])\d*\.\d+(?![\w.]*\.\d)")
+# word that letters begin (v0.5). With a comma (0,5) it must not look like 10,000 or a list (1,2,3).
+DECIMAL = re.compile(
+    r"(?<![\w.])\d*\.\d+(?![\w.]*\.\d)|(?<![\w.,(\[])\d+,\d{1,2}(?![\w)\]]|[.,]\d)"
+)
 # What stands for a citation in a sentence, and for anything else that is no text: code, a link.
 CITED, OTHER = "\N{REFERENCE MARK}", "\N{OBJECT REPLACEMENT CHARACTER}"
 # A sentence may end before its citation.
@@ -32,6 +34,9 @@ SECTION = re.compile(
     rf"\b11\.[3-5]\.\d\b|(?:^|[({OTHER}]|\b(?:on|[Ss]ections?|[Pp]ages?|[Cc]hapters?) )"
     rf"{NUMBER}(?:(?: to| and|,) {NUMBER})*(?=$|[).,:;?{OTHER}](?!\d)| [A-Z][a-z])"
 )
+NO_TITLE = {"figure", "image"}  # their argument is a file
+SHOWN_ROLES = {"sub", "sup", "abbr", "claim"}  # their text is the reader's
+NO_HTML_TEXT = re.compile(r"<(script|style|svg)\b.*?</\1>|<!--.*?-->|<[^>]*>", re.DOTALL)
 NO_PROSE = {"code-cell", "math", "code-block", "bibliography", "toctree"}
 PARSER = create_md_parser(
     MdParserConfig(
@@ -54,6 +59,8 @@ def blocks(text: str, first_line: int = 1) -> Iterator[tuple[int, Token]]:
         yield line, token
         name = directive(token)
         if name and name not in NO_PROSE:
+            if name not in NO_TITLE:
+                yield from blocks(token.info.split("}", 1)[1], line)
             yield from blocks(token.content, line + 1)
 
 
@@ -63,13 +70,16 @@ def as_text(child: Token) -> str:
         return " "
     if child.type == "myst_role" and "cite" in child.meta["name"]:
         return CITED
+    if child.type == "myst_role" and child.meta["name"] in SHOWN_ROLES:
+        return child.content.split(" <")[0]
     return child.content if child.type == "text" else OTHER
 
 
 def check_numbers(line: int, token: Token) -> Iterator[str]:
-    if token.type != "inline":
-        return
-    for sentence in SENTENCE_END.split("".join(map(as_text, token.children or []))):
+    text = "".join(map(as_text, token.children or []))
+    if token.type == "html_block":
+        text = NO_HTML_TEXT.sub(" ", token.content)
+    for sentence in SENTENCE_END.split(text):
         if CITED not in sentence:
             for match in DECIMAL.finditer(SECTION.sub("", sentence)):
                 yield f"{line}: {match[0]} is neither glued nor cited: {sentence.strip()[:60]}"
