@@ -34,6 +34,12 @@ Glossary
    feature
       A column.
 
+   norm
+      A length.
+
+   patience
+      A number of epochs.
+
    step
       One update.
 """
