@@ -240,10 +240,10 @@ def test_one_unlucky_batch_does_not_stop_it():
 
 
 def test_it_stops_when_the_loss_is_no_number():
-    x = np.where(np.arange(64) < 63, 1.0, np.nan)[:, np.newaxis]
+    x = np.where(np.arange(64) < 63, 1.0, 1e30)[:, np.newaxis]  # its square is too large
     frame = lr_range_test(one_weight("sgd"), x, Y, batch_size=64)
     assert len(frame) == 1
-    assert math.isnan(frame["loss"].iloc[0])
+    assert math.isinf(frame["loss"].iloc[0])
 
 
 def test_it_takes_all_its_steps_when_nothing_explodes():
@@ -405,6 +405,8 @@ def test_bad_arguments(make, message):
     [
         ({"y": Y[:-1]}, "x and y must have equally many rows, one or more, got 64 and 63"),
         ({"x": X[:0], "y": Y[:0]}, "one or more, got 0 and 0"),
+        ({"x": X * np.nan}, "x must be finite, got nan in row 0; .* in 64 of 64 rows"),
+        ({"y": np.full(64, np.inf)}, "y must be finite, got inf in row 0"),
         ({"min_learning_rate": 0.0}, "min_learning_rate must be a finite number .*, got 0.0"),
         ({"max_learning_rate": 1e-6}, "less than max_learning_rate, got 1e-05 and 1e-06"),
         ({"max_learning_rate": math.inf}, "max_learning_rate must be a finite .* got inf"),

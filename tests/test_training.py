@@ -420,13 +420,36 @@ def test_a_model_that_is_built_by_its_first_batch():
     assert_same_weights(plain, fast)
 
 
-def test_a_diverging_run_is_reported_not_hidden():
+@pytest.mark.parametrize("in_blocks", [True, False])
+def test_a_loss_that_is_not_finite_ends_the_training_with_an_error(in_blocks):
+    epochs_begun = []
+    callback = keras.callbacks.LambdaCallback(lambda epoch, logs: epochs_begun.append(epoch))
+    if not in_blocks:  # then Keras's own loop trains
+        callback.on_batch_end = lambda batch, logs: None
     model = compiled(keras.optimizers.SGD(1e30))
-    with pytest.warns(match="training loss became (nan|inf) in epoch 1: lower") as warned:
-        history = fit(model, X, Y, epochs=2, validation_data=VALID)
-    assert len(warned) == 1, "once, not in every epoch"
-    assert np.isnan(history.last("loss", "train"))
-    assert np.isnan(history.last("loss"))
+    message = r"loss became (nan|inf) in epoch 1 of 3\. Lower the learning rate, which is 1e\+30,"
+    with pytest.raises(FloatingPointError, match=message):
+        fit(model, X, Y, epochs=3, validation_data=VALID, callbacks=callback)
+    assert epochs_begun == [0]
+
+
+@pytest.mark.parametrize("number", [np.nan, -np.inf])
+@pytest.mark.parametrize("name", ["x and y", "valid"])
+@pytest.mark.parametrize("in_x", [True, False])
+def test_data_that_are_not_finite_are_refused(number, name, in_x):
+    # Fused with Dense, TensorFlow's ReLU makes a 0 of nan: the loss alone would not tell.
+    x, y = X.copy(), Y.astype(np.float32)
+    (x if in_x else y)[[17, 40]] = number
+    data = {"x and y": (X, Y), "valid": VALID, name: (x, y)}
+    message = rf"{name} must be finite, got {number} in row 17; .* in 2 of {ROWS} rows"
+    with pytest.raises(ValueError, match=message):
+        fit(compiled(), *data["x and y"], epochs=1, validation_data=data["valid"])
+
+
+def test_the_error_names_the_rate_that_a_schedule_has_come_to():
+    rate = keras.optimizers.schedules.PiecewiseConstantDecay([18], [0.01, 1e30])
+    with pytest.raises(FloatingPointError, match=r"epoch 2 of 3\. .* which is 1e\+30"):
+        fit(compiled(keras.optimizers.SGD(rate)), X, Y, epochs=3)
 
 
 def test_an_interrupted_model_is_usable():

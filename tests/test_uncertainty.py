@@ -321,6 +321,7 @@ def test_a_bar_only_where_progress_is_shown(shown, monkeypatch, capsys):
         ({"x": X[:0]}, r"x must have at least one row, got the shape \(0, 8, 3\)"),
         ({"x": 1.0}, r"x must have at least one row, got the shape \(\)"),
         ({"model": broken(math.nan)}, "outputs must be finite, got nan: look for nan and inf"),
+        ({"x": np.where(np.arange(24).reshape(8, 3) == 5, np.inf, X)}, "x must be finite, got inf"),
         ({"x": X[0]}, r"x must have the model's shape \(n, 8, 3\), got \(8, 3\)"),
         ({"x": X[:, :4]}, r"x must have the model's shape \(n, 8, 3\), got \(50, 4, 3\)"),
         ({"model": model_of(layers.Dense(2))}, "model 'sequential.*' has no dropout layer"),

@@ -29,10 +29,14 @@ MODELS = {
 
 def lowest_validation_mae(data: Dataset, units: tuple[int, ...], rate: float, seed: int) -> float:
     keras.utils.set_random_seed(seed)
-    layers = [keras.Input((data.x_train.shape[1],))]
-    for count in units:
-        layers += [keras.layers.Dense(count, activation="relu"), keras.layers.Dropout(rate)]
-    model = keras.Sequential([*layers, keras.layers.Dense(1)])
+    # Made first, they draw the same weights with dropout as without: as in the chapter.
+    hidden = [keras.layers.Dense(count, activation="relu") for count in units]
+    output = keras.layers.Dense(1)
+    model = keras.Sequential([keras.Input((data.x_train.shape[1],))])
+    for layer in hidden:
+        model.add(layer)
+        model.add(keras.layers.Dropout(rate))
+    model.add(output)
     steps = -(-len(data.x_train) // BATCH_SIZE)
     model.compile("adam", "mae", steps_per_execution=steps)
     history = model.fit(

@@ -4,6 +4,8 @@ import math
 from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
+
 
 def check_whole(name: str, value: Any, least: int) -> None:
     """Raise a ValueError that names the argument, unless it is a whole number, `least` or more."""
@@ -22,3 +24,17 @@ def check_positive(name: str, value: Any) -> None:
     number = isinstance(value, Real) and not isinstance(value, bool)
     if not number or not 0 < float(value) < math.inf:
         raise ValueError(f"{name} must be a finite number above 0, got {value!r}.")
+
+
+def check_finite(name: str, examples: Any) -> None:
+    """Raise a ValueError that names the argument and the row, if one has a nan or an infinity."""
+    array = np.asarray(examples)
+    if array.dtype.kind != "f" or np.isfinite(array).all():
+        return
+    odd = np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))
+    row = array[odd[0]]
+    raise ValueError(
+        f"{name} must be finite, got {row[~np.isfinite(row)].flat[0]} in row {odd[0]}; such "
+        f"numbers are in {len(odd):,} of {len(array):,} rows. Leave these out, or fill in what is "
+        "missing."
+    )

@@ -22,7 +22,7 @@ import pandas as pd
 from keras import ops
 from tqdm import tqdm
 
-from trainwell._checks import check_number, check_positive, check_whole
+from trainwell._checks import check_finite, check_number, check_positive, check_whole
 from trainwell.runtime import show_progress
 
 # 1cycle rises for 45 % of the steps, falls back for as many, and has the rest for its last phase.
@@ -257,8 +257,9 @@ def lr_range_test(
 
     Raises:
         ValueError: If the model is not compiled or not built, its optimizer has a schedule, the
-            data are empty or of different lengths, not 0 < min_learning_rate < max_learning_rate,
-            `steps` is less than 2, or `batch_size` less than 1.
+            data are empty, of different lengths or not finite, not
+            0 < min_learning_rate < max_learning_rate, `steps` is less than 2, or `batch_size` less
+            than 1.
     """
     x, y = np.asarray(x), np.asarray(y)
     _check_range_test(model, x, y, min_learning_rate, max_learning_rate, steps, batch_size)
@@ -312,6 +313,8 @@ def _check_range_test(
         raise ValueError(
             f"x and y must have equally many rows, one or more, got {len(x)} and {len(y)}."
         )
+    check_finite("x", x)
+    check_finite("y", y)
     check_positive("max_learning_rate", max_learning_rate)
     check_positive("min_learning_rate", min_learning_rate)
     if not min_learning_rate < max_learning_rate:

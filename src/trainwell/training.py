@@ -12,7 +12,6 @@ XLA compiles a step for batches of one size.
 
 import math
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +21,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from trainwell._checks import check_whole
+from trainwell._checks import check_finite, check_whole
 from trainwell._traced import Step
 from trainwell.runtime import graphs_as_written, show_progress, shuffled_blocks
 
@@ -105,13 +104,14 @@ def fit(
             do.
 
     Returns:
-        The history. A loss that became nan or infinite is in it as it is, and `fit` warns of the
-        first epoch with one in training.
+        The history.
 
     Raises:
-        ValueError: If the model is not compiled, data are no arrays, empty or of different lengths,
-            `validation_data` is no pair or names a split `train`, or `epochs` or `batch_size` is
-            less than 1.
+        FloatingPointError: If the training loss is nan or infinite after an epoch. The training
+            ends there: no later epoch would bring it back.
+        ValueError: If the model is not compiled, data are no arrays, empty, of different lengths or
+            not finite, `validation_data` is no pair or names a split `train`, or `epochs` or
+            `batch_size` is less than 1.
     """
     splits = _named_splits(validation_data)
     _check(model, {"x and y": (x, y), **splits}, epochs, batch_size)
@@ -120,7 +120,7 @@ def fit(
     callbacks = callbacks or []
     evaluate = _Evaluate(splits)
     bar = tqdm(total=epochs, unit="epoch", leave=None, disable=not show_progress())
-    callbacks = [evaluate, _Progress(bar), *callbacks]
+    callbacks = [_StopIfNotFinite(epochs), evaluate, _Progress(bar), *callbacks]
     start = time.perf_counter()
     with bar:
         if _can_train_in_blocks(model) and not any(map(_acts_on_batches, callbacks)):
@@ -130,7 +130,6 @@ def fit(
                 x, y, epochs=epochs, batch_size=batch_size, callbacks=callbacks, verbose=0
             ).history
     seconds = time.perf_counter() - start
-    _warn_if_not_finite(logs.get("loss", []))
     rows = [
         (epoch, "train", name, value)
         for name, values in logs.items()
@@ -141,15 +140,21 @@ def fit(
     return History(frame, seconds)
 
 
-def _warn_if_not_finite(losses: Sequence[float]) -> None:
-    for epoch, loss in enumerate(losses, start=1):
+class _StopIfNotFinite(keras.callbacks.Callback):  # type: ignore[misc]
+    """Raise after an epoch whose loss is nan or infinite."""
+
+    def __init__(self, epochs: int) -> None:
+        super().__init__()
+        self.epochs = epochs
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float]) -> None:
+        loss = float(logs["loss"])
         if not math.isfinite(loss):
-            message = (
-                f"the training loss became {loss} in epoch {epoch}: lower the learning rate, or "
-                "look for nan and very large numbers in the data."
+            rate = float(keras.ops.convert_to_tensor(self.model.optimizer.learning_rate))
+            raise FloatingPointError(
+                f"the training loss became {loss} in epoch {epoch + 1} of {self.epochs}. Lower the "
+                f"learning rate, which is {rate:g}, or look for very large numbers in the data."
             )
-            warnings.warn(message, stacklevel=3)
-            return
 
 
 class _Evaluate(keras.callbacks.Callback):  # type: ignore[misc]
@@ -332,5 +337,8 @@ def _check(model: Any, data: Mapping[str, Split], epochs: int, batch_size: int) 
             raise ValueError(f"{name} must have equally many rows, got {len(x)} and {len(y)}.")
         if len(x) == 0:
             raise ValueError(f"{name} must have at least one row, got none.")
+        # Else nothing would tell: TensorFlow's ReLU makes a 0 of nan where it is fused with Dense.
+        for part in (x, y):
+            check_finite(name, part)
     for name, value in [("epochs", epochs), ("batch_size", batch_size)]:
         check_whole(name, value, 1)

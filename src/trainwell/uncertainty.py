@@ -22,7 +22,7 @@ from keras import layers, ops
 from scipy.optimize import minimize_scalar
 from tqdm import tqdm
 
-from trainwell._checks import check_whole
+from trainwell._checks import check_finite, check_whole
 from trainwell.runtime import compiled, cores, show_progress
 
 # `SpatialDropout1D` to `3D` and the course's `MCDropout` are kinds of these.
@@ -88,10 +88,10 @@ def mc_predict(
 
     Raises:
         ValueError: If `passes`, `batch_size` or `seed` is no whole number, or one too small, `x`
-            empty or not of the model's shape, an output nan or infinite, or the outputs no
-            probabilities where `information` needs them; if the model is not built, is a subclass
-            that tells no inputs, has several inputs or outputs, or no dropout layer with a rate of
-            more than 0. A recurrent layer's own `dropout` is no layer.
+            empty, not finite or not of the model's shape, an output nan or infinite, or the outputs
+            no probabilities where `information` needs them; if the model is not built, is a
+            subclass that tells no inputs, has several inputs or outputs, or no dropout layer with a
+            rate of more than 0. A recurrent layer's own `dropout` is no layer.
     """
     x = np.asarray(x)
     check_whole("passes", passes, 1)
@@ -273,6 +273,7 @@ def _check_model(model: Any, x: Array) -> None:
     ):
         shape = ", ".join(["n", *("any" if size is None else str(size) for size in wanted)])
         raise ValueError(f"x must have the model's shape ({shape}), got {x.shape}.")
+    check_finite("x", x)
 
 
 def negative_log_likelihood(probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> float:
@@ -392,7 +393,7 @@ def _check_finite(outputs: Array) -> None:
     if odd.size:
         raise ValueError(
             f"the model's outputs must be finite, got {odd[0]}: look for nan and infinite numbers "
-            "in x and in the model's weights."
+            "in the model's weights, and for very large ones in x."
         )
 
 
