@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import pickle
 
 import keras
 import numpy as np
@@ -12,7 +13,7 @@ from new_process import in_a_new_process
 from trainwell import training
 from trainwell.models import mlp
 from trainwell.runtime import shuffled_blocks
-from trainwell.training import History, fit
+from trainwell.training import DivergedError, History, fit
 
 EPOCHS = 3
 BATCH = 32
@@ -428,9 +429,13 @@ def test_a_loss_that_is_not_finite_ends_the_training_with_an_error(in_blocks):
         callback.on_batch_end = lambda batch, logs: None
     model = compiled(keras.optimizers.SGD(1e30))
     message = r"loss became (nan|inf) in epoch 1 of 3\. Lower the learning rate, which is 1e\+30,"
-    with pytest.raises(FloatingPointError, match=message):
+    with pytest.raises(DivergedError, match=message) as raised:
         fit(model, X, Y, epochs=3, validation_data=VALID, callbacks=callback)
     assert epochs_begun == [0]
+    history = raised.value.history
+    assert not np.isfinite(history.last("loss", "train"))
+    assert history.last("accuracy") == model.evaluate(*VALID, verbose=0)[1]
+    assert isinstance(pickle.loads(pickle.dumps(raised.value)).history, History)
 
 
 @pytest.mark.parametrize("number", [np.nan, -np.inf])
@@ -448,7 +453,7 @@ def test_data_that_are_not_finite_are_refused(number, name, in_x):
 
 def test_the_error_names_the_rate_that_a_schedule_has_come_to():
     rate = keras.optimizers.schedules.PiecewiseConstantDecay([18], [0.01, 1e30])
-    with pytest.raises(FloatingPointError, match=r"epoch 2 of 3\. .* which is 1e\+30"):
+    with pytest.raises(DivergedError, match=r"epoch 2 of 3\. .* which is 1e\+30"):
         fit(compiled(keras.optimizers.SGD(rate)), X, Y, epochs=3)
 
 

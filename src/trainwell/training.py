@@ -75,6 +75,16 @@ class History:
         return self.frame.loc[rows, "value"]
 
 
+class DivergedError(FloatingPointError):
+    """The training loss became nan or infinite.
+
+    Attributes:
+        history: What was measured, up to the epoch with that loss.
+    """
+
+    history: History
+
+
 def fit(
     model: Any,
     x: Any,
@@ -107,8 +117,8 @@ def fit(
         The history.
 
     Raises:
-        FloatingPointError: If the training loss is nan or infinite after an epoch. The training
-            ends there: no later epoch would bring it back.
+        DivergedError: If the training loss is nan or infinite after an epoch. The training ends
+            there, for no later epoch would bring it back; the error's `history` has it up to there.
         ValueError: If the model is not compiled, data are no arrays, empty, of different lengths or
             not finite, `validation_data` is no pair or names a split `train`, or `epochs` or
             `batch_size` is less than 1.
@@ -120,7 +130,7 @@ def fit(
     callbacks = callbacks or []
     evaluate = _Evaluate(splits)
     bar = tqdm(total=epochs, unit="epoch", leave=None, disable=not show_progress())
-    callbacks = [_StopIfNotFinite(epochs), evaluate, _Progress(bar), *callbacks]
+    callbacks = [evaluate, _Progress(bar), *callbacks, _StopIfNotFinite()]
     start = time.perf_counter()
     with bar:
         if _can_train_in_blocks(model) and not any(map(_acts_on_batches, callbacks)):
@@ -137,24 +147,31 @@ def fit(
         for epoch, value in enumerate(values, start=1)
     ]
     frame = pd.DataFrame(rows + evaluate.rows, columns=["epoch", "split", "metric", "value"])
-    return History(frame, seconds)
+    history = History(frame, seconds)
+    _check_loss(model, history, epochs)
+    return history
 
 
 class _StopIfNotFinite(keras.callbacks.Callback):  # type: ignore[misc]
-    """Raise after an epoch whose loss is nan or infinite."""
-
-    def __init__(self, epochs: int) -> None:
-        super().__init__()
-        self.epochs = epochs
+    """End the training after an epoch whose loss is nan or infinite."""
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float]) -> None:
-        loss = float(logs["loss"])
-        if not math.isfinite(loss):
-            rate = float(keras.ops.convert_to_tensor(self.model.optimizer.learning_rate))
-            raise FloatingPointError(
-                f"the training loss became {loss} in epoch {epoch + 1} of {self.epochs}. Lower the "
-                f"learning rate, which is {rate:g}, or look for very large numbers in the data."
-            )
+        if not math.isfinite(logs["loss"]):
+            self.model.stop_training = True
+
+
+def _check_loss(model: Any, history: History, epochs: int) -> None:
+    """Raise if the training ended with a loss that is nan or infinite."""
+    loss = history.last("loss", "train")
+    if not math.isfinite(loss):
+        rate = float(keras.ops.convert_to_tensor(model.optimizer.learning_rate))
+        error = DivergedError(
+            f"the training loss became {loss} in epoch {history.frame['epoch'].max()} of {epochs}. "
+            f"Lower the learning rate, which is {rate:g}, or look for very large numbers in the "
+            "data."
+        )
+        error.history = history
+        raise error
 
 
 class _Evaluate(keras.callbacks.Callback):  # type: ignore[misc]
