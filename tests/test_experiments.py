@@ -316,6 +316,21 @@ def test_another_code_is_another_run(old, new):
     assert place(PAGE) == place(PAGE) != place(PAGE.replace(old, new))
 
 
+def test_a_function_that_is_referred_to_twice_counts_both_times():
+    def page(chosen):
+        return f"""
+def a(x):
+    return x
+def b(x):
+    return -x
+chosen = {chosen}
+def experiment(i):
+    return {{"value": a(i) + 2 * b(i) + chosen(i)}}
+"""
+
+    assert place(page("a")) == place(page("a")) != place(page("b"))
+
+
 def test_what_does_not_decide_a_run_does_not_make_it_another():
     with_comments = PAGE.replace("def helper", "# A comment.\n\n\ndef helper")
     # `sum` is a method that the page calls, not this function.

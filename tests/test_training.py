@@ -408,6 +408,20 @@ def test_a_model_with_its_own_training_step_keeps_it():
     assert model.optimizer.iterations == 2 * 2 * 18
 
 
+class NoLoss(keras.Sequential):
+    """A model that logs losses of other names, as a generative adversarial network does."""
+
+    def train_step(self, data):
+        return {"d_loss": super().train_step(data)["loss"]}
+
+
+def test_a_model_may_log_no_loss():
+    model = NoLoss([keras.Input((6, 5)), keras.layers.Flatten(), keras.layers.Dense(3)])
+    model.compile("sgd", "mse")
+    history = fit(model, X, keras.utils.to_categorical(Y), epochs=2, batch_size=BATCH)
+    assert history.frame["metric"].to_list() == ["d_loss", "d_loss"]
+
+
 def test_a_model_that_is_built_by_its_first_batch():
     def unbuilt():
         keras.utils.set_random_seed(0)

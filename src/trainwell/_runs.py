@@ -40,7 +40,7 @@ def places_of(function: Callable[..., Any], points: Iterable[dict[str, Any]]) ->
     places: list[Path | None] = []
     for point in points:
         try:
-            parts = [*environment, *_describe([function, point], home, set())]
+            parts = [*environment, *_describe([function, point], home, {})]
         except _UnknownError:
             places.append(None)
         else:
@@ -84,7 +84,7 @@ def _environment() -> list[str]:
     return [profile(), device(), str(versions()), fingerprint(), code.hexdigest()]
 
 
-def _describe(value: Any, home: str, seen: set[int]) -> Iterable[str]:
+def _describe(value: Any, home: str, seen: dict[int, int]) -> Iterable[str]:
     """Describe a value so that another value, or other code, has another description.
 
     A function is its code and what it refers to, if it is from the module `home`, that of the
@@ -100,9 +100,10 @@ def _describe(value: Any, home: str, seen: set[int]) -> Iterable[str]:
     elif isinstance(value, types.ModuleType | types.BuiltinFunctionType):
         yield f"{kind} {value.__name__}"
     elif isinstance(value, types.FunctionType | types.CodeType | type):
-        if id(value) in seen:  # it calls itself
+        if id(value) in seen:  # it calls itself, or is referred to twice: say which one it is
+            yield f"again {seen[id(value)]}"
             return
-        seen.add(id(value))
+        seen[id(value)] = len(seen)
         yield f"{kind} {value.__name__ if not isinstance(value, types.CodeType) else ''}"
         yield from _describe(_parts(value), home, seen)
     elif isinstance(value, dict):

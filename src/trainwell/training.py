@@ -148,7 +148,8 @@ def fit(
     ]
     frame = pd.DataFrame(rows + evaluate.rows, columns=["epoch", "split", "metric", "value"])
     history = History(frame, seconds)
-    _check_loss(model, history, epochs)
+    if not math.isfinite(logs.get("loss", [0.0])[-1]):
+        raise _diverged(model, history, epochs)
     return history
 
 
@@ -156,22 +157,20 @@ class _StopIfNotFinite(keras.callbacks.Callback):  # type: ignore[misc]
     """End the training after an epoch whose loss is nan or infinite."""
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float]) -> None:
-        if not math.isfinite(logs["loss"]):
+        # A model with a `train_step` of its own may log no loss.
+        if not math.isfinite(logs.get("loss", 0.0)):
             self.model.stop_training = True
 
 
-def _check_loss(model: Any, history: History, epochs: int) -> None:
-    """Raise if the training ended with a loss that is nan or infinite."""
-    loss = history.last("loss", "train")
-    if not math.isfinite(loss):
-        rate = float(keras.ops.convert_to_tensor(model.optimizer.learning_rate))
-        error = DivergedError(
-            f"the training loss became {loss} in epoch {history.frame['epoch'].max()} of {epochs}. "
-            f"Lower the learning rate, which is {rate:g}, or look for very large numbers in the "
-            "data."
-        )
-        error.history = history
-        raise error
+def _diverged(model: Any, history: History, epochs: int) -> DivergedError:
+    rate = float(keras.ops.convert_to_tensor(model.optimizer.learning_rate))
+    error = DivergedError(
+        f"the training loss became {history.last('loss', 'train')} in epoch "
+        f"{history.frame['epoch'].max()} of {epochs}. Lower the learning rate, which is {rate:g}, "
+        "or look for very large numbers in the data."
+    )
+    error.history = history
+    return error
 
 
 class _Evaluate(keras.callbacks.Callback):  # type: ignore[misc]
